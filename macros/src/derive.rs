@@ -1,0 +1,52 @@
+//! `#[derive(WebsocketController)]`.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::DeriveInput;
+
+/// `impl Controller`, by the session that `WebsocketController::handle` runs.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that `Result::map` takes")]
+pub(crate) fn websocket_controller(input: DeriveInput) -> TokenStream {
+    let name = &input.ident;
+    let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
+    quote! {
+        #[::rwf::prelude::async_trait]
+        impl #impl_generics ::rwf::controller::Controller for #name #type_generics #where_clause {
+            async fn handle(
+                &self,
+                request: &::rwf::http::Request,
+            ) -> ::core::result::Result<::rwf::http::Response, ::rwf::controller::Error> {
+                ::rwf::controller::WebsocketController::handle(self, request).await
+            }
+        }
+
+        // The documented program imports `Websocket` beside this derive, for the settings that it may come to need.
+        // Naming it, wherever the module has it from, counts the import as used; a module without it gets rwf's own.
+        #[allow(unused_imports)]
+        const _: () = {
+            use ::rwf::controller::*;
+            const _: () = {
+                use self::*;
+                #[allow(dead_code)]
+                type Settings = Websocket;
+            };
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generics_are_carried_over() {
+        let input = syn::parse_quote! { struct Room<T: Send>(T) where T: Sync; };
+        let tokens = websocket_controller(input).to_string();
+        assert!(
+            tokens.contains(
+                "impl < T : Send > :: rwf :: controller :: Controller for Room < T > where T : Sync"
+            ),
+            "{tokens}"
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! The macros of rwf. They are re-exported by `rwf`, whose documentation shows them in use.
+
+mod derive;
+mod main_attribute;
+mod route;
+
+use proc_macro::TokenStream;
+
+/// Makes a type with `impl WebsocketController` a controller, so that a route takes it.
+///
+/// ```
+/// use rwf::prelude::*;
+///
+/// #[derive(Default, macros::WebsocketController)]
+/// struct Echo;
+///
+/// #[async_trait]
+/// impl WebsocketController for Echo {
+///     async fn handle_message(&self, client: &SessionId, message: Message) -> Result<(), Error> {
+///         Comms::websocket(client).send(message)?;
+///         Ok(())
+///     }
+/// }
+///
+/// let route = route!("/echo" => Echo);
+/// # let _ = route;
+/// ```
+///
+/// It writes this, which can be written by hand where a look at the request comes first:
+///
+/// ```
+/// # use rwf::prelude::*;
+/// # struct Echo;
+/// # #[async_trait] impl WebsocketController for Echo {}
+/// #[async_trait]
+/// impl Controller for Echo {
+///     async fn handle(&self, request: &Request) -> Result<Response, Error> {
+///         WebsocketController::handle(self, request).await
+///     }
+/// }
+/// ```
+#[proc_macro_derive(WebsocketController)]
+pub fn websocket_controller(input: TokenStream) -> TokenStream {
+    expand(syn::parse(input).map(derive::websocket_controller))
+}
+
+/// Makes a route: `route!("/path" => Type)` or `route!("/path" => expression)`.
+///
+/// A type, which is a path whose last name begins with a capital, is made with `Default`; an expression is taken as it
+/// is. In the path, `:name` takes one segment and a trailing `*name` takes all that is left.
+///
+/// ```
+/// use rwf::prelude::*;
+///
+/// #[derive(Default, macros::WebsocketController)]
+/// struct Chat { greeting: String }
+///
+/// #[async_trait]
+/// impl WebsocketController for Chat {}
+///
+/// let routes = vec![
+///     route!("/chat" => Chat),
+///     route!("/chat/:room" => Chat { greeting: "welcome".to_string() }),
+/// ];
+/// # let _ = routes;
+/// ```
+#[proc_macro]
+pub fn route(input: TokenStream) -> TokenStream {
+    expand(syn::parse(input).map(route::Route::expand))
+}
+
+/// Lets `main` be an `async fn`, which runs on the main thread.
+///
+/// ```no_run
+/// use rwf::http::{self, Server};
+///
+/// #[rwf::main]
+/// async fn main() -> Result<(), http::Error> {
+///     Server::new(vec![]).launch().await
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    expand(main_attribute::main(arguments.into(), item.into()))
+}
+
+fn expand(tokens: syn::Result<proc_macro2::TokenStream>) -> TokenStream {
+    tokens.unwrap_or_else(|error| error.into_compile_error()).into()
+}

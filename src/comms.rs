@@ -1,0 +1,265 @@
+//! Reaches any session, from anywhere: which connections a session has, and sending to them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use parking_lot::RwLock;
+
+use crate::session::{ConnectionId, SessionId};
+use crate::websocket::close::{Close, CloseCode, InvalidClose};
+use crate::websocket::frame::Frame;
+use crate::websocket::message::Message;
+use crate::websocket::outbox::{Outbox, Refused};
+
+/// Who is meant: one session, one connection, or everybody. Made anywhere in the program, from any thread.
+///
+/// ```
+/// use rwf::prelude::*;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // All the tabs of user 42. Nobody is connected here, so nobody gets it.
+/// assert_eq!(Comms::websocket(42).send("hey there")?, 0);
+///
+/// Comms::notify().send("to everyone")?;
+/// Comms::broadcast(42).send("to everyone but user 42")?;
+/// Comms::websocket(42).close(CloseCode::Normal, "see you")?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// What one thread sends to one connection arrives in that order. Sends of different threads have no order among them.
+#[derive(Debug, Clone)]
+pub struct Comms {
+    target: Target,
+}
+
+#[derive(Debug, Clone)]
+enum Target {
+    Session(SessionId),
+    Connection(ConnectionId),
+    AllBut(SessionId),
+    All,
+}
+
+impl Comms {
+    /// All connections of a session: every tab of a visitor, or of a user by number.
+    #[must_use]
+    pub fn websocket(session: impl Into<SessionId>) -> Self {
+        Self { target: Target::Session(session.into()) }
+    }
+
+    /// One connection, which is one tab; [`Request::connection_id`](crate::http::Request::connection_id) names it.
+    #[must_use]
+    pub fn connection(connection: impl Into<ConnectionId>) -> Self {
+        Self { target: Target::Connection(connection.into()) }
+    }
+
+    /// Everyone who is connected, except one session.
+    #[must_use]
+    pub fn broadcast(session: impl Into<SessionId>) -> Self {
+        Self { target: Target::AllBut(session.into()) }
+    }
+
+    /// Everyone who is connected.
+    #[must_use]
+    pub fn notify() -> Self {
+        Self { target: Target::All }
+    }
+
+    /// Sends a message; to how many connections it is on its way. Zero when nobody is connected, which is no error.
+    ///
+    /// The message is queued, and written when the client takes it: a slow client delays neither the caller nor the
+    /// other receivers. One whose outbox is full is closed with 1013, or left out, as its endpoint's
+    /// [`Overflow`](crate::controller::Overflow) says. The exception is a handler that sends to its own connection:
+    /// it waits for room, up to the write timeout, so that a client that floods is held back rather than cut off.
+    ///
+    /// # Errors
+    ///
+    /// There are receivers, and none could take it: [`SendError`] says why.
+    pub fn send(&self, message: impl Into<Message>) -> Result<usize, SendError> {
+        let outboxes = Registry::global().find(&self.target);
+        if outboxes.is_empty() {
+            return Ok(0);
+        }
+        let frame = Frame::message(&message.into());
+        let mut taken = 0;
+        let mut error = SendError::Closing;
+        for outbox in outboxes {
+            match outbox.send(&frame) {
+                Ok(()) => taken += 1,
+                Err(Refused::Full) => error = SendError::Full,
+                Err(Refused::Closing) => {}
+            }
+        }
+        if taken == 0 { Err(error) } else { Ok(taken) }
+    }
+
+    /// Closes: what is queued goes out first, then the close frame. How many connections this call began to close.
+    ///
+    /// # Errors
+    ///
+    /// The code may not be sent, or the reason is longer than 123 bytes (RFC 6455 §5.5, §7.4.2). Nothing is closed.
+    pub fn close(&self, code: impl Into<CloseCode>, reason: &str) -> Result<usize, InvalidClose> {
+        let close = Close::checked(code.into(), reason)?;
+        let outboxes = Registry::global().find(&self.target);
+        Ok(outboxes.iter().filter(|outbox| outbox.seal(close.clone())).count())
+    }
+
+    /// Whether anybody who is meant is connected and not closing.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        Registry::global().find(&self.target).iter().any(|outbox| !outbox.is_sealed())
+    }
+}
+
+/// Why no receiver could take a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// As much as the settings allow already waits for each of the receivers: they are too slow.
+    Full,
+    /// All receivers are being closed.
+    Closing,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the receiver is too slow: its outbox is full",
+            Self::Closing => "the receiver's connection is being closed",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// Which connections a session has. An entry comes with a connection and goes with it; to ask for a session that is
+/// not there leaves nothing behind.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    entries: RwLock<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    connections: HashMap<ConnectionId, (SessionId, Arc<Outbox>)>,
+    sessions: HashMap<SessionId, Vec<ConnectionId>>,
+}
+
+impl Registry {
+    /// The one that [`Comms`] speaks to.
+    pub(crate) fn global() -> &'static Self {
+        static GLOBAL: LazyLock<Registry> = LazyLock::new(Registry::default);
+        &GLOBAL
+    }
+
+    /// Adds a connection until the guard is dropped.
+    pub(crate) fn register(
+        &self,
+        session: SessionId,
+        connection: ConnectionId,
+        outbox: Arc<Outbox>,
+    ) -> Registration<'_> {
+        let mut entries = self.entries.write();
+        entries.connections.insert(connection, (session, outbox));
+        entries.sessions.entry(session).or_default().push(connection);
+        Registration { registry: self, session, connection }
+    }
+
+    /// The outboxes that are meant, cloned: they are used when the lock is released.
+    fn find(&self, target: &Target) -> Vec<Arc<Outbox>> {
+        let entries = self.entries.read();
+        let outbox = |(_, outbox): &(SessionId, Arc<Outbox>)| Arc::clone(outbox);
+        match target {
+            Target::Session(session) => entries
+                .sessions
+                .get(session)
+                .into_iter()
+                .flatten()
+                .filter_map(|connection| entries.connections.get(connection).map(outbox))
+                .collect(),
+            Target::Connection(connection) => {
+                entries.connections.get(connection).map(outbox).into_iter().collect()
+            }
+            Target::AllBut(excluded) => entries
+                .connections
+                .values()
+                .filter(|(session, _)| session != excluded)
+                .map(outbox)
+                .collect(),
+            Target::All => entries.connections.values().map(outbox).collect(),
+        }
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> (usize, usize) {
+        let entries = self.entries.read();
+        (entries.connections.len(), entries.sessions.len())
+    }
+}
+
+/// Keeps a connection in its registry.
+#[derive(Debug)]
+pub(crate) struct Registration<'a> {
+    registry: &'a Registry,
+    session: SessionId,
+    connection: ConnectionId,
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        let mut entries = self.registry.entries.write();
+        let removed = entries.connections.remove(&self.connection);
+        if let Entry::Occupied(mut session) = entries.sessions.entry(self.session) {
+            session.get_mut().retain(|connection| *connection != self.connection);
+            if session.get().is_empty() {
+                session.remove();
+            }
+        }
+        drop(entries);
+        drop(removed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reaper::Reaper;
+    use crate::socket::Socket;
+    use crate::websocket::settings::Websocket;
+    use std::net::{TcpListener, TcpStream};
+
+    fn outbox() -> Arc<Outbox> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = Arc::new(Socket::new(peer, true).unwrap());
+        Outbox::new(socket, Reaper::default(), &Websocket::new(), Vec::new())
+    }
+
+    #[test]
+    fn entries_come_and_go_with_connections() {
+        let registry = Registry::default();
+        let session = SessionId::from(1);
+        assert_eq!(registry.find(&Target::Session(session)).len(), 0);
+        assert_eq!(registry.len(), (0, 0), "asking leaves nothing behind");
+
+        let first = ConnectionId::next();
+        let one = registry.register(session, first, outbox());
+        let two = registry.register(session, ConnectionId::next(), outbox());
+        let other = registry.register(2.into(), ConnectionId::next(), outbox());
+        let count = |target: Target| registry.find(&target).len();
+        assert_eq!(count(Target::Session(session)), 2);
+        assert_eq!(count(Target::Connection(first)), 1);
+        assert_eq!(count(Target::AllBut(session)), 1);
+        assert_eq!(count(Target::AllBut(3.into())), 3);
+        assert_eq!(count(Target::All), 3);
+
+        drop(one);
+        assert_eq!(count(Target::Session(session)), 1);
+        assert_eq!(count(Target::Connection(first)), 0);
+        drop((two, other));
+        assert_eq!(registry.len(), (0, 0));
+    }
+}

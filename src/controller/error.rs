@@ -1,0 +1,118 @@
+//! What a controller's methods fail with.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::http::status::Status;
+use crate::websocket::close::{Close, CloseCode};
+
+/// What a controller's methods fail with: any error, through `?`, and optionally the answer that it deserves.
+///
+/// An error is logged with its text and its causes. The client sees none of that: an HTTP request gets a 500, a
+/// WebSocket is closed with 1011, unless the author chose another answer.
+///
+/// ```
+/// use rwf::prelude::*;
+///
+/// fn parse(text: &str) -> Result<u32, Error> {
+///     Ok(text.parse::<u32>()?)
+/// }
+///
+/// assert!(parse("a").unwrap_err().to_string().contains("invalid digit"));
+/// let error = Error::new("no such room").with_status(404);
+/// assert_eq!(error.to_string(), "no such room");
+/// ```
+///
+/// It is no `std::error::Error` itself, because it converts from all of them.
+pub struct Error {
+    source: Box<dyn StdError + Send + Sync>,
+    status: Status,
+    close: Option<Close>,
+}
+
+impl Error {
+    /// An error from a text or from another error.
+    #[must_use]
+    pub fn new(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { source: source.into(), status: Status::INTERNAL_SERVER_ERROR, close: None }
+    }
+
+    /// Answers an HTTP request with `status` instead of 500.
+    #[must_use]
+    pub fn with_status(mut self, status: impl Into<Status>) -> Self {
+        self.status = status.into();
+        self
+    }
+
+    /// Closes a WebSocket with `code` and `reason` instead of 1011; the client sees both. A code that may not be sent
+    /// stays 1011, and a reason is cut to the 123 bytes that a close frame holds.
+    #[must_use]
+    pub fn with_close(mut self, code: impl Into<CloseCode>, reason: &str) -> Self {
+        let code = code.into();
+        self.close = code.is_sendable().then(|| Close::new(code, reason));
+        self
+    }
+
+    /// The HTTP answer.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The close that ends the WebSocket.
+    pub(crate) fn close(&self) -> Close {
+        self.close.clone().unwrap_or_else(|| Close::new(CloseCode::InternalError, ""))
+    }
+
+    /// Whether the author chose the answer, which makes the error an expected one.
+    pub(crate) fn is_chosen(&self) -> bool {
+        self.close.is_some() || self.status != Status::INTERNAL_SERVER_ERROR
+    }
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self::new(error)
+    }
+}
+
+/// The error and its causes, joined by colons.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.source)?;
+        let mut cause = self.source.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_author_may_choose_the_answer() {
+        let plain = Error::from(std::io::Error::other("disk"));
+        assert_eq!((plain.status(), plain.close().code), (500.into(), CloseCode::InternalError));
+        assert!(!plain.is_chosen());
+
+        let chosen = Error::new("banned").with_status(403).with_close(4003, "banned");
+        assert_eq!((chosen.status(), chosen.close().code), (403.into(), CloseCode::Other(4003)));
+        assert!(chosen.is_chosen());
+    }
+
+    #[test]
+    fn a_code_that_cannot_be_sent_stays_1011() {
+        let error = Error::new("x").with_close(1006, "");
+        assert_eq!(error.close().code, CloseCode::InternalError);
+    }
+}

@@ -1,0 +1,64 @@
+//! The trait behind every route: a request becomes a response.
+
+use std::any::type_name;
+
+use async_trait::async_trait;
+
+use crate::controller::error::Error;
+use crate::http::request::Request;
+use crate::http::response::Response;
+
+/// Answers the requests of a route, on the thread of their connection.
+///
+/// It may block: it holds up nobody but its own client. One value serves all connections at the same time, hence
+/// `Sync`; what changes belongs behind a lock or in an atomic.
+///
+/// ```
+/// use rwf::prelude::*;
+///
+/// struct Greeting(String);
+///
+/// #[async_trait]
+/// impl Controller for Greeting {
+///     async fn handle(&self, request: &Request) -> Result<Response, Error> {
+///         Ok(Response::new().text(format!("{}, {}!", self.0, request.param("name")?)))
+///     }
+/// }
+///
+/// let route = route!("/hello/:name" => Greeting("Hello".to_string()));
+/// # let _ = route;
+/// ```
+#[async_trait]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a controller",
+    note = "for a WebSocket endpoint add `#[derive(macros::WebsocketController)]` to the type",
+    note = "for an HTTP endpoint write `#[async_trait] impl Controller for {Self} {{ … }}`"
+)]
+pub trait Controller: Send + Sync {
+    /// Answers one request.
+    ///
+    /// # Errors
+    ///
+    /// What `?` makes of any error. The client gets a 500 without its text, or the status that the error was given;
+    /// the log gets the text.
+    async fn handle(&self, request: &Request) -> Result<Response, Error>;
+}
+
+/// The name of a controller's type without the modules it is in, for the log.
+pub(crate) fn name_of<C: ?Sized>() -> &'static str {
+    let name = type_name::<C>();
+    let end = name.find('<').unwrap_or(name.len());
+    let start = name[..end].rfind("::").map_or(0, |separator| separator + 2);
+    &name[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short() {
+        assert_eq!(name_of::<std::net::TcpStream>(), "TcpStream");
+        assert_eq!(name_of::<Option<String>>(), "Option<alloc::string::String>");
+    }
+}

@@ -1,0 +1,232 @@
+//! The trait for WebSocket endpoints, and the session that runs inside its `handle`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use async_trait::async_trait;
+
+use crate::comms::Registry;
+use crate::controller::error::Error;
+use crate::controller::http::name_of;
+use crate::executor::block_on;
+use crate::http::request::Request;
+use crate::http::response::Response;
+use crate::session::{SessionId, session_cookie};
+use crate::websocket::close::{Close, CloseCode};
+use crate::websocket::connection::{Connection, Outcome};
+use crate::websocket::handshake;
+use crate::websocket::message::Message;
+use crate::websocket::outbox::Outbox;
+use crate::websocket::settings::Websocket;
+
+/// Serves the WebSockets of a route. `#[derive(macros::WebsocketController)]` makes the type a
+/// [`Controller`](crate::controller::Controller) as well, so that a route takes it.
+///
+/// The methods of one connection are called one after the other, on the thread of that connection, and may block: that
+/// holds up the messages of this client and nothing else. One value serves all connections. State of one connection
+/// belongs in a controller that is made for it:
+///
+/// ```
+/// use rwf::prelude::*;
+///
+/// struct Room { name: String }
+///
+/// #[async_trait]
+/// impl WebsocketController for Room {
+///     async fn handle_message(&self, client: &SessionId, message: Message) -> Result<(), Error> {
+///         log::info!("{client} says something in {}", self.name);
+///         Comms::broadcast(client).send(message)?;
+///         Ok(())
+///     }
+/// }
+///
+/// #[derive(Default)]
+/// struct Rooms;
+///
+/// #[async_trait]
+/// impl Controller for Rooms {
+///     async fn handle(&self, request: &Request) -> Result<Response, Error> {
+///         let room = Room { name: request.param("room")?.to_string() };
+///         WebsocketController::handle(&room, request).await
+///     }
+/// }
+///
+/// let route = route!("/rooms/:room" => Rooms);
+/// # let _ = route;
+/// ```
+///
+/// An error from a method closes the connection, with 1011 unless the error
+/// [says otherwise](Error::with_close); so does a panic. Other connections notice nothing.
+#[async_trait]
+pub trait WebsocketController: Send + Sync {
+    /// The settings of this endpoint: `defaults` are the server's.
+    fn websocket(&self, defaults: Websocket) -> Websocket {
+        defaults
+    }
+
+    /// Called when a client has connected, before its first message. What is sent to its session from here on arrives.
+    ///
+    /// # Errors
+    ///
+    /// Closes the connection.
+    async fn handle_connection(&self, client: &SessionId) -> Result<(), Error> {
+        let _ = client;
+        Ok(())
+    }
+
+    /// Called with each message, whole, in the order in which they came.
+    ///
+    /// # Errors
+    ///
+    /// Closes the connection.
+    async fn handle_message(&self, client: &SessionId, message: Message) -> Result<(), Error> {
+        let _ = (client, message);
+        Ok(())
+    }
+
+    /// Called once when the connection has ended, in whatever way, if `handle_connection` was called. The connection
+    /// is not among its session's any more.
+    ///
+    /// `code` and `reason` are those of whichever side closed first; [`CloseCode::NoStatus`] when the client gave none,
+    /// and [`CloseCode::Abnormal`], with a reason for people, when the connection broke.
+    ///
+    /// # Errors
+    ///
+    /// Are logged.
+    async fn handle_close(
+        &self,
+        client: &SessionId,
+        code: CloseCode,
+        reason: &str,
+    ) -> Result<(), Error> {
+        let _ = (client, code, reason);
+        Ok(())
+    }
+
+    /// Opens a WebSocket on the request's connection and **runs it to its end**: it returns when the WebSocket is
+    /// closed. A request that does not open a WebSocket is answered with the status that RFC 6455 §4.2 wants.
+    ///
+    /// A [`Controller`](crate::controller::Controller) calls it to make an endpoint by hand, after a look at the
+    /// request. It is not meant to be overridden.
+    ///
+    /// # Errors
+    ///
+    /// The request's connection was used already.
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        run(self, request)
+    }
+}
+
+fn run<C: WebsocketController + ?Sized>(
+    controller: &C,
+    request: &Request,
+) -> Result<Response, Error> {
+    let context = &request.link().context;
+    let settings = controller.websocket(context.settings.websocket.clone());
+    let subprotocol = request.subprotocol(&settings.subprotocols);
+    let opening = match handshake::accept(request.parsed(), subprotocol, &settings) {
+        Ok(opening) => opening,
+        Err(rejection) => {
+            let (peer, path) = (request.peer_addr(), request.path());
+            log::info!("no websocket peer={peer} path={path}: {}", rejection.reason);
+            return Ok(rejection.response());
+        }
+    };
+    if let Err((name, reason)) = settings.check() {
+        return Err(Error::new(format!("the setting `{name}` of this endpoint {reason}")));
+    }
+    if context.is_stopping() {
+        return Ok(Response::service_unavailable());
+    }
+    let Some(upgrade) = request.take_upgrade() else {
+        return Err(Error::new("the connection of this request is a WebSocket already"));
+    };
+    let opening = match request.new_visitor() {
+        Some(visitor) => opening.cookie(session_cookie(&context.settings.session_cookie, visitor)),
+        None => opening,
+    };
+    let link = upgrade.link;
+    let socket = &link.socket;
+    let opening = opening.encode_upgrade();
+    let outbox = Outbox::new(socket.clone(), context.reaper.clone(), &settings, opening);
+    // Before the 101: when the client has seen that, what is sent to its session reaches it.
+    let client = request.session_id();
+    let registration = Registry::global().register(client, link.id, outbox.clone());
+    outbox.start();
+    link.upgrade(&outbox);
+    let began = Instant::now();
+    let (path, peer, name) = (request.path(), link.peer, name_of::<C>());
+    log::info!("websocket connected session={client} path={path} controller={name} peer={peer}");
+
+    let mut connection = Connection::new(socket.clone(), outbox.clone(), &settings, upgrade.rest);
+    if let Err(close) = serve(controller, &client, &mut connection, &outbox) {
+        outbox.seal(close);
+    }
+    drop(registration);
+    let outcome = connection.finish();
+    if !outcome.is_clean {
+        link.note_cut();
+    }
+    log_end(&outcome, &client, path, began);
+    let Outcome { close: Close { code, reason }, .. } = outcome;
+    let _ = guarded(&outbox, "handle_close", &client, || {
+        block_on(controller.handle_close(&client, code, &reason))
+    });
+    Ok(Response::over())
+}
+
+/// The handlers, one after the other, until one fails or there are no more messages.
+fn serve<C: WebsocketController + ?Sized>(
+    controller: &C,
+    client: &SessionId,
+    connection: &mut Connection,
+    outbox: &Outbox,
+) -> Result<(), Close> {
+    guarded(outbox, "handle_connection", client, || {
+        block_on(controller.handle_connection(client))
+    })?;
+    while let Some(message) = connection.recv() {
+        guarded(outbox, "handle_message", client, || {
+            block_on(controller.handle_message(client, message))
+        })?;
+    }
+    Ok(())
+}
+
+/// Calls a handler: its error or panic becomes the close of this connection and a line in the log.
+fn guarded(
+    outbox: &Outbox,
+    method: &str,
+    client: &SessionId,
+    call: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Close> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => {
+            // That a client leaves while its handler answers is the way of the world.
+            let is_expected = error.is_chosen() || outbox.is_sealed();
+            let level = if is_expected { log::Level::Info } else { log::Level::Error };
+            log::log!(level, "{method} of session={client} failed: {error}");
+            Err(error.close())
+        }
+        Err(_) => {
+            log::error!("{method} of session={client} panicked; its connection is closed");
+            Err(Close::new(CloseCode::InternalError, ""))
+        }
+    }
+}
+
+fn log_end(outcome: &Outcome, client: &SessionId, path: &str, began: Instant) {
+    let Outcome { close, by, received, sent, unsent, .. } = outcome;
+    let lost = match unsent {
+        0 => String::new(),
+        count => format!(" lost={count}"),
+    };
+    log::info!(
+        "websocket closed session={client} path={path} code={} reason={:?} by={by} after={:.3?} \
+         in={received} out={sent}{lost}",
+        close.code,
+        close.reason,
+        began.elapsed(),
+    );
+}

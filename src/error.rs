@@ -1,0 +1,123 @@
+//! Why a server could not start or stop.
+
+use std::{fmt, io};
+
+/// Why a server could not start or stop. It says with what value, and what to do.
+///
+/// `Debug` prints the same text as `Display`, followed by the causes: it is what a `main` that returns the error shows.
+#[non_exhaustive]
+pub enum Error {
+    /// The address could not be resolved.
+    Address {
+        /// As it was given.
+        address: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// Listening failed, mostly because another program has the address.
+    Listen {
+        /// Where.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A route's path is wrong.
+    Path {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Two routes match the same paths.
+    Duplicate {
+        /// The first path.
+        first: String,
+        /// The path that could never be reached.
+        second: String,
+    },
+    /// A setting makes no sense.
+    Setting {
+        /// Its name.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The system gave no thread or no signal handler.
+    System {
+        /// What was wanted.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A handler called `shutdown` or `join`, which wait for handlers: it would wait for itself.
+    FromHandler,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { address, .. } => write!(f, "cannot resolve the address {address}"),
+            Self::Listen { address, source } => {
+                write!(f, "cannot listen on {address}")?;
+                if source.kind() == io::ErrorKind::AddrInUse {
+                    f.write_str(": another program does; stop it, or bind another port")?;
+                }
+                Ok(())
+            }
+            Self::Path { path, reason } => write!(f, "the route path {path:?} {reason}"),
+            Self::Duplicate { first, second } => {
+                write!(f, "the routes {first:?} and {second:?} match the same paths; remove one")
+            }
+            Self::Setting { name, reason } => write!(f, "the setting `{name}` {reason}"),
+            Self::System { what, .. } => write!(f, "the system gave no {what}"),
+            Self::FromHandler => f.write_str(
+                "a handler cannot wait for its own server to stop; let another thread call it",
+            ),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        match std::error::Error::source(self) {
+            Some(source) => write!(f, " ({source})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Address { source, .. }
+            | Self::Listen { source, .. }
+            | Self::System { source, .. } => Some(source),
+            Self::Path { .. }
+            | Self::Duplicate { .. }
+            | Self::Setting { .. }
+            | Self::FromHandler => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_stays_small() {
+        assert!(size_of::<Error>() <= 64, "{} bytes", size_of::<Error>());
+    }
+
+    #[test]
+    fn debug_is_for_the_person_at_the_terminal() {
+        let error = Error::Listen {
+            address: "127.0.0.1:8000".to_owned(),
+            source: io::ErrorKind::AddrInUse.into(),
+        };
+        let text = format!("{error:?}");
+        assert!(text.starts_with("cannot listen on 127.0.0.1:8000: another program"), "{text}");
+        assert!(text.contains("address in use"), "{text}");
+    }
+}

@@ -1,0 +1,67 @@
+//! Runs a future to its end on the calling thread: `async` is the traits' syntax here, not a runtime.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+/// Polls `future` on this thread, parking it until the future wakes it.
+///
+/// There is no reactor and no timer behind it: a future that waits for another runtime's sockets or clocks has to be
+/// driven by that runtime.
+///
+/// ```
+/// assert_eq!(rwf::block_on(async { 6 * 7 }), 42);
+/// ```
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    // Handlers mostly finish in their first poll; only one that does not costs a waker.
+    if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        return output;
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        thread::park();
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_future_woken_by_another_thread_finishes() {
+        let (waker_sender, waker_receiver) = mpsc::channel::<Waker>();
+        let waking = thread::spawn(move || {
+            // The first waker is the no-op one, the second unparks.
+            for waker in waker_receiver {
+                waker.wake();
+            }
+        });
+        let mut polls = 0;
+        let value = block_on(std::future::poll_fn(move |context| {
+            polls += 1;
+            if polls < 4 {
+                waker_sender.send(context.waker().clone()).unwrap();
+                Poll::Pending
+            } else {
+                Poll::Ready("done")
+            }
+        }));
+        assert_eq!(value, "done");
+        waking.join().unwrap();
+    }
+}

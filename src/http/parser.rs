@@ -1,0 +1,598 @@
+//! Bytes in, requests out, under limits (RFC 9112). No socket in sight.
+
+use std::io;
+
+use crate::http::headers::Headers;
+use crate::http::method::Method;
+use crate::http::status::Status;
+
+/// One read takes at most this much.
+const READ: usize = 4096;
+/// The longest line before a chunk, with its extensions, which are ignored.
+const MAX_CHUNK_LINE: usize = 1024;
+
+/// Limits of what is read, all from the server's settings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_head_size: usize,
+    pub(crate) max_headers: usize,
+    pub(crate) max_body_size: usize,
+}
+
+/// A request that is answered with an error status, after which the connection is closed: its end is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    pub(crate) status: Status,
+    pub(crate) reason: String,
+}
+
+/// A whole request as it stood on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parsed {
+    pub(crate) method: Method,
+    /// The target as it was sent, for the log.
+    pub(crate) target: String,
+    /// Not decoded.
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) is_http_11: bool,
+    pub(crate) headers: Headers,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What the bytes so far amount to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    NeedsInput,
+    /// The client waits for permission to send its body.
+    Continue,
+    Request(Box<Parsed>),
+}
+
+/// What the parser waits for; each has a deadline of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Not a byte of the request has come.
+    Idle,
+    Head,
+    Body,
+}
+
+/// Turns bytes into requests. What comes behind a request stays for the next.
+#[derive(Debug)]
+pub(crate) struct Parser {
+    limits: Limits,
+    buffer: Vec<u8>,
+    /// Up to here the buffer was looked at for the end of a line.
+    scanned: usize,
+    body: Option<Body>,
+}
+
+/// A request whose body is arriving.
+#[derive(Debug)]
+struct Body {
+    request: Box<Parsed>,
+    framing: Framing,
+    wants_continue: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    Length(usize),
+    /// Bytes that are left of the current chunk, with the line end behind it.
+    Chunked {
+        remaining: usize,
+    },
+    Trailers,
+}
+
+impl Parser {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { limits, buffer: Vec::new(), scanned: 0, body: None }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match &self.body {
+            Some(_) => Phase::Body,
+            None if self.buffer.is_empty() => Phase::Idle,
+            None => Phase::Head,
+        }
+    }
+
+    /// Lets `read` append to the buffer.
+    pub(crate) fn fill(
+        &mut self,
+        read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        self.buffer.reserve(READ);
+        read(&mut self.buffer)
+    }
+
+    /// What came behind the last request: the first frames of a client that did not wait.
+    pub(crate) fn into_rest(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    /// Puts back what [`into_rest`](Self::into_rest) took.
+    pub(crate) fn restore(&mut self, rest: Vec<u8>) {
+        self.buffer = rest;
+        self.scanned = 0;
+    }
+
+    /// The next step.
+    pub(crate) fn next(&mut self) -> Result<Step, Rejection> {
+        if self.body.is_none() && !self.begin()? {
+            return Ok(Step::NeedsInput);
+        }
+        self.advance_body()
+    }
+
+    /// Parses the head once it is complete.
+    fn begin(&mut self) -> Result<bool, Rejection> {
+        // A server should ignore an empty line before a request (RFC 9112 §2.2).
+        let blank = self.buffer.chunks_exact(2).take_while(|pair| pair == b"\r\n").count() * 2;
+        self.buffer.drain(..blank);
+        self.scanned = self.scanned.saturating_sub(blank);
+        let new = &self.buffer[self.scanned..];
+        // A head that trickles in is parsed line by line, not byte by byte; its first bytes show other protocols.
+        let is_worth_a_look = self.scanned == 0 || new.contains(&b'\n');
+        self.scanned = self.buffer.len();
+        let parsed = if is_worth_a_look {
+            parse_head(
+                &self.buffer[..self.buffer.len().min(self.limits.max_head_size)],
+                self.limits,
+            )?
+        } else {
+            None
+        };
+        let Some((request, length)) = parsed else {
+            return if self.buffer.len() >= self.limits.max_head_size {
+                let limit = self.limits.max_head_size;
+                Err(too_large_head(format!("the head is longer than {limit} bytes")))
+            } else {
+                Ok(false)
+            };
+        };
+        self.buffer.drain(..length);
+        self.scanned = 0;
+        let framing = framing(&request, self.limits.max_body_size)?;
+        let wants_continue = wants_continue(&request, framing)?;
+        self.body = Some(Body { request: Box::new(request), framing, wants_continue });
+        Ok(true)
+    }
+
+    fn advance_body(&mut self) -> Result<Step, Rejection> {
+        let limit = self.limits.max_body_size;
+        let Some(body) = &mut self.body else {
+            return Ok(Step::NeedsInput);
+        };
+        loop {
+            let is_complete = match &mut body.framing {
+                Framing::Length(remaining) => {
+                    take(&mut self.buffer, remaining, &mut body.request.body);
+                    *remaining == 0
+                }
+                Framing::Chunked { remaining } if *remaining > 2 => {
+                    let mut data = *remaining - 2;
+                    take(&mut self.buffer, &mut data, &mut body.request.body);
+                    *remaining = data + 2;
+                    if data > 0 {
+                        break;
+                    }
+                    continue;
+                }
+                Framing::Chunked { remaining: remaining @ 2 } => match self.buffer.get(..2) {
+                    Some(b"\r\n") => {
+                        self.buffer.drain(..2);
+                        *remaining = 0;
+                        continue;
+                    }
+                    Some(_) => return Err(bad("a chunk is not followed by a line end")),
+                    None => break,
+                },
+                Framing::Chunked { .. } => {
+                    let Some((line, size)) = chunk_size(&self.buffer)? else { break };
+                    if size > limit.saturating_sub(body.request.body.len()) {
+                        return Err(too_large_body(limit));
+                    }
+                    self.buffer.drain(..line);
+                    body.framing = match size {
+                        0 => Framing::Trailers,
+                        size => Framing::Chunked { remaining: size + 2 },
+                    };
+                    continue;
+                }
+                Framing::Trailers => match skip_trailers(&self.buffer, self.limits)? {
+                    Some(length) => {
+                        self.buffer.drain(..length);
+                        true
+                    }
+                    None => break,
+                },
+            };
+            if is_complete {
+                let request = self.body.take().expect("the body was just read").request;
+                return Ok(Step::Request(request));
+            }
+            break;
+        }
+        if body.wants_continue && self.buffer.is_empty() {
+            body.wants_continue = false;
+            return Ok(Step::Continue);
+        }
+        Ok(Step::NeedsInput)
+    }
+}
+
+fn bad(reason: impl Into<String>) -> Rejection {
+    Rejection { status: Status::BAD_REQUEST, reason: reason.into() }
+}
+
+fn too_large_head(reason: String) -> Rejection {
+    Rejection { status: Status::REQUEST_HEADER_FIELDS_TOO_LARGE, reason }
+}
+
+fn too_large_body(limit: usize) -> Rejection {
+    let reason = format!("the body is longer than {limit} bytes");
+    Rejection { status: Status::CONTENT_TOO_LARGE, reason }
+}
+
+/// Moves up to `remaining` bytes from the front of `buffer` to `body`.
+fn take(buffer: &mut Vec<u8>, remaining: &mut usize, body: &mut Vec<u8>) {
+    let count = buffer.len().min(*remaining);
+    body.extend(buffer.drain(..count));
+    *remaining -= count;
+}
+
+/// The request line and the headers, and their length, once the empty line behind them is there.
+fn parse_head(bytes: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, Rejection> {
+    let mut fields = vec![httparse::EMPTY_HEADER; limits.max_headers];
+    let mut head = httparse::Request::new(&mut fields);
+    let length = match head.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => {
+            check_line_ends(bytes)?;
+            return Ok(None);
+        }
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(too_large_head(format!("more than {} headers", limits.max_headers)));
+        }
+        Err(httparse::Error::Version) if names_http_version(bytes) => {
+            let reason = "only HTTP/1.1 and HTTP/1.0 are spoken here".to_owned();
+            return Err(Rejection { status: Status::HTTP_VERSION_NOT_SUPPORTED, reason });
+        }
+        Err(error) => return Err(bad(error.to_string())),
+    };
+    check_line_ends(&bytes[..length])?;
+    let (Some(method), Some(target), Some(version)) = (head.method, head.path, head.version) else {
+        return Err(bad("the request line is incomplete"));
+    };
+    let Some(method) = Method::parse(method) else {
+        let reason = format!("the method {method:?} is unknown");
+        return Err(Rejection { status: Status::NOT_IMPLEMENTED, reason });
+    };
+    let mut headers = Headers::default();
+    for field in head.headers.iter() {
+        headers.append(field.name, field_text(field.value));
+    }
+    let (path, query, authority) = split_target(target)?;
+    let is_http_11 = version == 1;
+    check_host(&headers, is_http_11)?;
+    if let Some(authority) = authority {
+        // The target's host counts, not the header's (RFC 9112 §3.2.2).
+        headers = headers_with_host(&headers, authority);
+    }
+    let request = Parsed {
+        method,
+        target: target.to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        is_http_11,
+        headers,
+        body: Vec::new(),
+    };
+    Ok(Some((request, length)))
+}
+
+/// Lines end with CR LF. A lone LF or CR is read differently by different servers, which is how requests are smuggled.
+fn check_line_ends(head: &[u8]) -> Result<(), Rejection> {
+    let mut previous = 0;
+    for &byte in head {
+        if (byte == b'\n') != (previous == b'\r') {
+            return Err(bad("a line does not end with CR LF"));
+        }
+        previous = byte;
+    }
+    Ok(())
+}
+
+/// Whether the request line ends with some version of HTTP, such as that of HTTP/2's preface.
+fn names_http_version(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+/// Bytes over 127 are read as UTF-8 where they are that, and as Latin-1 otherwise (RFC 9110 §5.5).
+fn field_text(value: &[u8]) -> String {
+    match str::from_utf8(value) {
+        Ok(text) => text.to_owned(),
+        Err(_) => value.iter().map(|byte| char::from(*byte)).collect(),
+    }
+}
+
+/// Path, query, and the authority of a target in absolute form (RFC 9112 §3.2).
+fn split_target(target: &str) -> Result<(&str, &str, Option<&str>), Rejection> {
+    let (authority, rest) = match target.strip_prefix("http://") {
+        Some(absolute) => {
+            let end = absolute.find(['/', '?']).unwrap_or(absolute.len());
+            let (authority, rest) = absolute.split_at(end);
+            (Some(authority), if rest.is_empty() { "/" } else { rest })
+        }
+        None => (None, target),
+    };
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    match path {
+        "" if authority.is_some() => Ok(("/", query, authority)),
+        "*" => Ok((path, query, authority)),
+        path if path.starts_with('/') => Ok((path, query, authority)),
+        _ => Err(bad("the request's target is not a path")),
+    }
+}
+
+/// An HTTP/1.1 request has one `Host`, and it is a host (RFC 9112 §3.2).
+fn check_host(headers: &Headers, is_required: bool) -> Result<(), Rejection> {
+    match headers.single("Host") {
+        Ok(Some(host)) if is_authority(host) => Ok(()),
+        Ok(Some(host)) => Err(bad(format!("the Host {host:?} is not a host"))),
+        Ok(None) if is_required => Err(bad("there is no Host header")),
+        Ok(None) => Ok(()),
+        Err(count) => Err(bad(format!("there are {count} Host headers"))),
+    }
+}
+
+fn is_authority(host: &str) -> bool {
+    host.bytes().all(|byte| {
+        byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte) || byte >= 0x80
+    })
+}
+
+fn headers_with_host(headers: &Headers, host: &str) -> Headers {
+    let mut changed = Headers::default();
+    changed.append("Host", host);
+    for (name, value) in headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Host")) {
+        changed.append(name, value);
+    }
+    changed
+}
+
+/// How the body ends (RFC 9112 §6). Whatever two servers could read differently is refused.
+fn framing(request: &Parsed, max_body_size: usize) -> Result<Framing, Rejection> {
+    let length = request.headers.single("Content-Length");
+    let coding = request.headers.single("Transfer-Encoding");
+    match (length, coding) {
+        (Ok(None), Ok(None)) => Ok(Framing::Length(0)),
+        (Ok(None), Ok(Some(coding))) if !request.is_http_11 => {
+            Err(bad(format!("HTTP/1.0 knows no Transfer-Encoding {coding:?}")))
+        }
+        (Ok(None), Ok(Some(coding))) if coding.eq_ignore_ascii_case("chunked") => {
+            Ok(Framing::Chunked { remaining: 0 })
+        }
+        (Ok(None), Ok(Some(coding))) => {
+            Err(bad(format!("the Transfer-Encoding {coding:?} is not chunked")))
+        }
+        (Ok(Some(length)), Ok(None)) => {
+            if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(bad(format!("the Content-Length {length:?} is not a number")));
+            }
+            match length.parse() {
+                Ok(length) if length <= max_body_size => Ok(Framing::Length(length)),
+                _ => Err(too_large_body(max_body_size)),
+            }
+        }
+        (Ok(Some(_)), Ok(Some(_))) => {
+            Err(bad("there are both a Content-Length and a Transfer-Encoding"))
+        }
+        (Err(count), _) => Err(bad(format!("there are {count} Content-Length headers"))),
+        (_, Err(count)) => Err(bad(format!("there are {count} Transfer-Encoding headers"))),
+    }
+}
+
+/// Whether the client waits for a 100 before it sends its body (RFC 9110 §10.1.1).
+fn wants_continue(request: &Parsed, framing: Framing) -> Result<bool, Rejection> {
+    match request.headers.get("Expect") {
+        None => Ok(false),
+        Some(expected) if expected.eq_ignore_ascii_case("100-continue") => {
+            Ok(request.is_http_11 && framing != Framing::Length(0))
+        }
+        Some(expected) => Err(Rejection {
+            status: Status::EXPECTATION_FAILED,
+            reason: format!("the expectation {expected:?} is unknown"),
+        }),
+    }
+}
+
+/// The line before a chunk (RFC 9112 §7.1): its length, and the chunk's.
+fn chunk_size(buffer: &[u8]) -> Result<Option<(usize, usize)>, Rejection> {
+    match httparse::parse_chunk_size(buffer) {
+        Ok(httparse::Status::Complete((line, size))) => {
+            check_line_ends(&buffer[..line])?;
+            // More than memory holds is over every limit.
+            Ok(Some((line, usize::try_from(size).unwrap_or(usize::MAX - 2))))
+        }
+        Ok(httparse::Status::Partial) if buffer.len() <= MAX_CHUNK_LINE => Ok(None),
+        _ => Err(bad("a chunk has no valid size")),
+    }
+}
+
+/// The length of the trailers, whose content is ignored.
+fn skip_trailers(buffer: &[u8], limits: Limits) -> Result<Option<usize>, Rejection> {
+    let mut fields = vec![httparse::EMPTY_HEADER; limits.max_headers];
+    match httparse::parse_headers(&buffer[..buffer.len().min(limits.max_head_size)], &mut fields) {
+        Ok(httparse::Status::Complete((length, _))) => {
+            check_line_ends(&buffer[..length])?;
+            Ok(Some(length))
+        }
+        Ok(httparse::Status::Partial) if buffer.len() < limits.max_head_size => Ok(None),
+        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            Err(too_large_head("the trailers are too long".to_owned()))
+        }
+        Err(error) => Err(bad(format!("in the trailers: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { max_head_size: 500, max_headers: 10, max_body_size: 50 };
+
+    /// Feeds `wire` in reads of at most `size` bytes; requests, the number of 100s, and the rejection that ended them.
+    fn parse(wire: &[u8], size: usize) -> (Vec<Parsed>, usize, Option<Rejection>) {
+        let mut parser = Parser::new(LIMITS);
+        let (mut requests, mut continues) = (Vec::new(), 0);
+        let mut reads = wire.chunks(size);
+        loop {
+            match parser.next() {
+                Ok(Step::Request(request)) => requests.push(*request),
+                Ok(Step::Continue) => continues += 1,
+                Ok(Step::NeedsInput) => match reads.next() {
+                    Some(read) => {
+                        parser
+                            .fill(|buffer| {
+                                buffer.extend_from_slice(read);
+                                Ok(read.len())
+                            })
+                            .unwrap();
+                    }
+                    None => return (requests, continues, None),
+                },
+                Err(rejection) => return (requests, continues, Some(rejection)),
+            }
+        }
+    }
+
+    fn rejected(wire: &[u8]) -> u16 {
+        match parse(wire, wire.len()) {
+            (_, _, Some(rejection)) => rejection.status.code(),
+            (requests, ..) => {
+                panic!("{:?} was not refused: {requests:?}", String::from_utf8_lossy(wire))
+            }
+        }
+    }
+
+    #[test]
+    fn any_split_gives_the_same_requests() {
+        let wire = b"\r\nGET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n\
+            POST /p HTTP/1.1\r\nhost: x\r\nContent-Length: 4\r\n\r\nbody\
+            PUT /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n\
+            3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: t\r\n\r\n\
+            GET http://other:1/abs HTTP/1.1\r\nHost: x\r\n\r\n\
+            GET / HTTP/1.0\r\n\r\n";
+        let (whole, _, rejection) = parse(wire, wire.len());
+        assert_eq!(rejection, None);
+        let seen: Vec<_> =
+            whole.iter().map(|r| (r.path.as_str(), r.query.as_str(), r.body.as_slice())).collect();
+        let expected: [(&str, &str, &[u8]); 5] = [
+            ("/a", "b=c", b""),
+            ("/p", "", b"body"),
+            ("/c", "", b"abcde"),
+            ("/abs", "", b""),
+            ("/", "", b""),
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!(whole[3].headers.get("host"), Some("other:1"));
+        for size in 1..wire.len() {
+            assert_eq!(parse(wire, size), (whole.clone(), 0, None), "reads of {size} bytes");
+        }
+    }
+
+    #[test]
+    fn what_servers_could_read_differently_is_refused() {
+        let post = |fields: &str, body: &str| {
+            rejected(format!("POST / HTTP/1.1\r\nHost: x\r\n{fields}\r\n{body}").as_bytes())
+        };
+        assert_eq!(post("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", ""), 400);
+        assert_eq!(post("Content-Length: 1\r\nContent-Length: 1\r\n", "a"), 400);
+        assert_eq!(post("Content-Length: 1, 1\r\n", "a"), 400);
+        assert_eq!(post("Content-Length: +1\r\n", "a"), 400);
+        assert_eq!(post("Content-Length: 0x1\r\n", "a"), 400);
+        assert_eq!(post("Content-Length: \r\n", "a"), 400);
+        assert_eq!(post("Transfer-Encoding: gzip, chunked\r\n", ""), 400);
+        assert_eq!(post("Transfer-Encoding: xchunked\r\n", ""), 400);
+        assert_eq!(post("Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n", ""), 400);
+        assert_eq!(post("Transfer-Encoding : chunked\r\n", ""), 400);
+        assert_eq!(post("X: a\r\n b\r\n", ""), 400, "obs-fold");
+        assert_eq!(post("X: a\rb\r\n", ""), 400, "bare CR");
+        assert_eq!(post("X: a\nY: b\r\n", ""), 400, "bare LF");
+        assert_eq!(post("X: a\0b\r\n", ""), 400, "NUL");
+        assert_eq!(post("Transfer-Encoding: chunked\r\n", "1\nab\r\n"), 400, "bare LF in chunk");
+        assert_eq!(post("Transfer-Encoding: chunked\r\n", "1\r\nabc"), 400);
+        assert_eq!(post("Transfer-Encoding: chunked\r\n", "-1\r\n"), 400);
+        assert_eq!(post("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n"), 400);
+        assert_eq!(rejected(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
+    }
+
+    #[test]
+    fn other_faults_have_their_statuses() {
+        let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(500));
+        let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(10));
+        let cases: &[(&str, &[u8], u16)] = &[
+            ("no host", b"GET / HTTP/1.1\r\n\r\n", 400),
+            ("two hosts", b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+            ("not a host", b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+            ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+            ("no version", b"GET /\r\n\r\n", 400),
+            ("not HTTP", b"GET / SPDY/3\r\n\r\n", 400),
+            ("TLS", b"\x16\x03\x01\x02\x00\x01", 400),
+            ("unknown method", b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
+            ("not a path", b"GET x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("bare LF at once", b"GET / HTTP/1.1\nHost", 400),
+            ("long head", long.as_bytes(), 431),
+            ("many headers", many.as_bytes(), 431),
+            ("long body", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 51\r\n\r\n", 413),
+            (
+                "endless number",
+                b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n",
+                413,
+            ),
+            (
+                "long chunks",
+                b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n33\r\n",
+                413,
+            ),
+            (
+                "unknown expectation",
+                b"POST / HTTP/1.1\r\nHost: x\r\nExpect: tea\r\nContent-Length: 1\r\n\r\n",
+                417,
+            ),
+        ];
+        for (what, wire, status) in cases {
+            assert_eq!(rejected(wire), *status, "{what}");
+        }
+    }
+
+    #[test]
+    fn permission_is_given_once_and_only_when_it_is_awaited() {
+        let head =
+            "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+        let (requests, continues, _) = parse(format!("{head}body").as_bytes(), head.len());
+        assert_eq!((requests.len(), continues), (1, 1));
+        let (requests, continues, _) = parse(format!("{head}body").as_bytes(), 999);
+        assert_eq!((requests.len(), continues), (1, 0));
+    }
+
+    #[test]
+    fn the_rest_stays_for_the_websocket() {
+        let mut parser = Parser::new(LIMITS);
+        parser
+            .fill(|buffer| {
+                buffer.extend_from_slice(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n\x81\x80");
+                Ok(1)
+            })
+            .unwrap();
+        assert!(matches!(parser.next(), Ok(Step::Request(_))));
+        assert_eq!(parser.into_rest(), b"\x81\x80");
+    }
+}

@@ -1,0 +1,213 @@
+//! A request as controllers see it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::controller::error::Error;
+use crate::http::cookie;
+use crate::http::method::Method;
+use crate::http::parser::Parsed;
+use crate::http::path::{self, Parameters};
+use crate::link::Link;
+use crate::session::{ConnectionId, SessionId};
+
+/// A request, whole: head, path parameters and body. A clone is cheap and shares everything.
+#[derive(Clone)]
+pub struct Request {
+    shared: Arc<Shared>,
+    session: SessionId,
+}
+
+struct Shared {
+    parsed: Parsed,
+    parameters: Parameters,
+    query: Vec<(String, String)>,
+    is_new_visitor: bool,
+    visitor: SessionId,
+    link: Arc<Link>,
+    upgrade: Mutex<Option<Upgrade>>,
+}
+
+/// What makes a connection a WebSocket: the connection, and what the client sent behind its request.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    pub(crate) link: Arc<Link>,
+    pub(crate) rest: Vec<u8>,
+}
+
+impl Request {
+    /// A request that arrived on `link`, with `rest` behind it.
+    pub(crate) fn new(
+        parsed: Parsed,
+        parameters: Parameters,
+        link: &Arc<Link>,
+        rest: Vec<u8>,
+    ) -> Self {
+        let cookie_name = &link.context.settings.session_cookie;
+        let known = parsed
+            .headers
+            .get_all("Cookie")
+            .find_map(|header| cookie::find(header, cookie_name))
+            .and_then(SessionId::from_cookie);
+        let session = known.unwrap_or_else(SessionId::guest);
+        let shared = Shared {
+            query: path::query(&parsed.query),
+            parameters,
+            is_new_visitor: known.is_none(),
+            visitor: session,
+            upgrade: Mutex::new(Some(Upgrade { link: Arc::clone(link), rest })),
+            link: Arc::clone(link),
+            parsed,
+        };
+        Self { shared: Arc::new(shared), session }
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> Method {
+        self.shared.parsed.method
+    }
+
+    /// The path, as it was sent: not decoded, without the query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.shared.parsed.path
+    }
+
+    /// The decoded value of a path parameter: of `room` in the route `/chat/:room`.
+    ///
+    /// # Errors
+    ///
+    /// The route has no parameter of that name. That is a mistake in the program, hence a 500.
+    pub fn param(&self, name: &str) -> Result<&str, Error> {
+        let mut parameters = self.shared.parameters.iter();
+        parameters.find(|(key, _)| key == name).map(|(_, value)| value.as_str()).ok_or_else(|| {
+            Error::new(format!("the route of {} has no parameter `:{name}`", self.path()))
+        })
+    }
+
+    /// The decoded value of the first query parameter of that name: of `page` in `/list?page=2`.
+    #[must_use]
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.queries().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// All decoded query parameters, in order.
+    pub fn queries(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.shared.query.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The first header of that name, in any case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.shared.parsed.headers.get(name)
+    }
+
+    /// All headers, in order. A repeated one comes as often as it was sent.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.shared.parsed.headers.iter()
+    }
+
+    /// The value of a cookie.
+    #[must_use]
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        self.shared.parsed.headers.get_all("Cookie").find_map(|header| cookie::find(header, name))
+    }
+
+    /// The body; empty when there is none.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.shared.parsed.body
+    }
+
+    /// The body as text.
+    ///
+    /// # Errors
+    ///
+    /// The body is not UTF-8. Passed on through `?`, that is a 400.
+    pub fn text(&self) -> Result<&str, Error> {
+        str::from_utf8(self.body()).map_err(|error| Error::new(error).with_status(400))
+    }
+
+    /// Who sent it: the other end of the TCP connection, which may be a proxy.
+    #[must_use]
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.shared.link.peer
+    }
+
+    /// The session it belongs to.
+    #[must_use]
+    pub fn session_id(&self) -> SessionId {
+        self.session
+    }
+
+    /// The connection it came on: with [`Comms::connection`](crate::comms::Comms::connection) one tab can be reached
+    /// alone.
+    #[must_use]
+    pub fn connection_id(&self) -> ConnectionId {
+        self.shared.link.id
+    }
+
+    /// The same request in another session, for a controller that found out by itself who the client is.
+    ///
+    /// ```
+    /// use rwf::prelude::*;
+    ///
+    /// struct Private<C>(C);
+    ///
+    /// # fn user_of(token: &str) -> Option<i64> { token.parse().ok() }
+    /// #[async_trait]
+    /// impl<C: WebsocketController> Controller for Private<C> {
+    ///     async fn handle(&self, request: &Request) -> Result<Response, Error> {
+    ///         let Some(user) = request.query("token").and_then(user_of) else {
+    ///             return Ok(Response::forbidden());
+    ///         };
+    ///         WebsocketController::handle(&self.0, &request.with_session(user)).await
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_session(&self, session: impl Into<SessionId>) -> Self {
+        Self { shared: Arc::clone(&self.shared), session: session.into() }
+    }
+
+    /// The first subprotocol that the client offers and that is in `spoken`: what a WebSocket with these
+    /// [`subprotocols`](crate::controller::Websocket::subprotocols) uses (RFC 6455 §4.2.2).
+    #[must_use]
+    pub fn subprotocol<'a>(&'a self, spoken: &[impl AsRef<str>]) -> Option<&'a str> {
+        let mut offered = self.shared.parsed.headers.list("Sec-WebSocket-Protocol");
+        offered.find(|offer| spoken.iter().any(|name| name.as_ref() == *offer))
+    }
+
+    pub(crate) fn parsed(&self) -> &Parsed {
+        &self.shared.parsed
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.shared.link
+    }
+
+    /// The guest that the response's cookie has to introduce, if this visitor came without one.
+    pub(crate) fn new_visitor(&self) -> Option<SessionId> {
+        self.shared.is_new_visitor.then_some(self.shared.visitor)
+    }
+
+    /// Takes the connection out of the request; the second time it is gone.
+    pub(crate) fn take_upgrade(&self) -> Option<Upgrade> {
+        self.shared.upgrade.lock().take()
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.method())
+            .field("target", &self.shared.parsed.target)
+            .field("peer", &self.peer_addr())
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}

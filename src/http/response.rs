@@ -1,0 +1,290 @@
+//! Responses: a builder, and their bytes (RFC 9112 §4).
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::http::cookie::Cookie;
+use crate::http::headers::{Headers, is_field_value, is_token};
+use crate::http::status::Status;
+
+/// What a controller answers.
+///
+/// ```
+/// use rwf::http::{Cookie, Response};
+///
+/// let page = Response::new().html("<h1>Hello</h1>").cookie(Cookie::new("seen", "yes"));
+/// assert_eq!(page.status_code(), 200);
+///
+/// let missing = Response::not_found().text("no such room");
+/// let elsewhere = Response::new().redirect("/login");
+/// assert_eq!((missing.status_code().code(), elsewhere.status_code().code()), (404, 302));
+/// ```
+///
+/// `Content-Length`, `Date` and `Connection` are the server's business.
+#[derive(Debug, Clone)]
+pub struct Response {
+    status: Status,
+    headers: Headers,
+    body: Bytes,
+    /// The first header or cookie that cannot be sent.
+    invalid: Option<String>,
+    /// The connection went on as a WebSocket and has ended: nothing is left to answer.
+    is_over: bool,
+}
+
+macro_rules! by_name {
+    ($($(#[$doc:meta])* $name:ident $status:ident)*) => {
+        $($(#[$doc])*
+        #[must_use]
+        pub fn $name() -> Self {
+            Self::new().status(Status::$status).text(Status::$status.reason())
+        })*
+    };
+}
+
+impl Response {
+    /// An empty 200.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            status: Status::OK,
+            headers: Headers::default(),
+            body: Bytes::new(),
+            invalid: None,
+            is_over: false,
+        }
+    }
+
+    /// What `WebsocketController::handle` returns when the WebSocket has ended.
+    pub(crate) fn over() -> Self {
+        Self { is_over: true, ..Self::new().status(Status::SWITCHING_PROTOCOLS) }
+    }
+
+    by_name! {
+        /// 400 with its phrase as text.
+        bad_request BAD_REQUEST
+        /// 401 with its phrase as text.
+        unauthorized UNAUTHORIZED
+        /// 403 with its phrase as text.
+        forbidden FORBIDDEN
+        /// 404 with its phrase as text.
+        not_found NOT_FOUND
+        /// 405 with its phrase as text; name the methods in an `Allow` header.
+        method_not_allowed METHOD_NOT_ALLOWED
+        /// 429 with its phrase as text.
+        too_many_requests TOO_MANY_REQUESTS
+        /// 500 with its phrase as text.
+        internal_error INTERNAL_SERVER_ERROR
+        /// 503 with its phrase as text.
+        service_unavailable SERVICE_UNAVAILABLE
+    }
+
+    /// An empty 204.
+    #[must_use]
+    pub fn no_content() -> Self {
+        Self::new().status(Status::NO_CONTENT)
+    }
+
+    /// Sets the status, by number or by name.
+    #[must_use]
+    pub fn status(mut self, status: impl Into<Status>) -> Self {
+        self.status = status.into();
+        self
+    }
+
+    /// Sets a header, in place of those of the same name. A name or value that no header can have, such as one with a
+    /// line end, makes the response a 500 with a line in the log.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
+        let mut others = Headers::default();
+        for (key, value) in self.headers.iter().filter(|(key, _)| !key.eq_ignore_ascii_case(name)) {
+            others.append(key, value);
+        }
+        self.headers = others;
+        self.append_header(name, value)
+    }
+
+    /// Adds a header beside those of the same name; otherwise like [`header`](Self::header).
+    #[must_use]
+    pub fn append_header(mut self, name: &str, value: impl Into<String>) -> Self {
+        let value = value.into();
+        if is_token(name) && is_field_value(&value) {
+            self.headers.append(name, value);
+        } else {
+            self.invalid.get_or_insert_with(|| format!("the header {name:?}: {value:?}"));
+        }
+        self
+    }
+
+    /// Gives the client a cookie to keep. One that no header can hold makes the response a 500, with a line in the log.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "it is made for this call")]
+    pub fn cookie(mut self, cookie: Cookie) -> Self {
+        if cookie.is_valid() {
+            self.headers.append("Set-Cookie", cookie.to_string());
+        } else {
+            self.invalid.get_or_insert_with(|| format!("the cookie {cookie}"));
+        }
+        self
+    }
+
+    /// Sets the body: plain text.
+    #[must_use]
+    pub fn text(self, text: impl Into<String>) -> Self {
+        self.body("text/plain; charset=utf-8", text.into())
+    }
+
+    /// Sets the body: HTML.
+    #[must_use]
+    pub fn html(self, html: impl Into<String>) -> Self {
+        self.body("text/html; charset=utf-8", html.into())
+    }
+
+    /// Sets the body: bytes, as `application/octet-stream` unless a `Content-Type` is set after it.
+    #[must_use]
+    pub fn bytes(self, bytes: impl Into<Bytes>) -> Self {
+        self.body("application/octet-stream", bytes)
+    }
+
+    /// Sends the client to `location`: a 302, or another status that is set after it.
+    #[must_use]
+    pub fn redirect(self, location: impl Into<String>) -> Self {
+        self.status(Status::FOUND).header("Location", location)
+    }
+
+    fn body(mut self, content_type: &str, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self.header("Content-Type", content_type)
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status_code(&self) -> Status {
+        self.status
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body_bytes(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The first value of that header.
+    #[must_use]
+    pub fn header_value(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Whether the author wants the connection closed.
+    pub(crate) fn wants_close(&self) -> bool {
+        self.headers.has_token("Connection", "close")
+    }
+
+    /// What cannot be sent, if anything.
+    pub(crate) fn invalid(&self) -> Option<&str> {
+        self.invalid.as_deref()
+    }
+
+    /// The bytes of a head that opens a WebSocket: no body and no framing.
+    pub(crate) fn encode_upgrade(&self) -> Vec<u8> {
+        let mut head = self.encode_head();
+        head.push_str("\r\n");
+        head.into_bytes()
+    }
+
+    /// The bytes of the whole response; `for_head` leaves the body out but not its length (RFC 9110 §9.3.2).
+    pub(crate) fn encode(&self, for_head: bool, connection: Option<&str>) -> Vec<u8> {
+        let mut head = self.encode_head();
+        if !self.status.is_bodiless() {
+            let _ = write!(head, "Content-Length: {}\r\n", self.body.len());
+        }
+        if let Some(connection) = connection {
+            let _ = write!(head, "Connection: {connection}\r\n");
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        if !for_head && !self.status.is_bodiless() {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
+    }
+
+    fn encode_head(&self) -> String {
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status.code(), self.status.reason());
+        let _ = write!(head, "Date: {}\r\n", httpdate::fmt_http_date(SystemTime::now()));
+        let is_upgrade = self.status == Status::SWITCHING_PROTOCOLS;
+        for (name, value) in self.headers.iter() {
+            let is_ours = ["Content-Length", "Transfer-Encoding", "Date", "Connection"]
+                .iter()
+                .any(|ours| name.eq_ignore_ascii_case(ours));
+            if !is_ours || (is_upgrade && name == "Connection") {
+                let _ = write!(head, "{name}: {value}\r\n");
+            }
+        }
+        head
+    }
+}
+
+impl Default for Response {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(response: &Response, for_head: bool) -> String {
+        String::from_utf8(response.encode(for_head, None)).unwrap()
+    }
+
+    #[test]
+    fn a_body_has_its_length_and_type() {
+        let text = encoded(&Response::not_found().text("nö"), false);
+        assert!(text.starts_with("HTTP/1.1 404 Not Found\r\nDate: "), "{text}");
+        assert!(text.contains("\r\nContent-Type: text/plain; charset=utf-8\r\n"), "{text}");
+        assert!(text.contains("\r\nContent-Length: 3\r\n"), "{text}");
+        assert!(text.ends_with("\r\n\r\nnö"), "{text}");
+        assert_eq!(text.matches("Content-Type").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn head_and_bodiless_statuses_send_none() {
+        let text = encoded(&Response::new().text("four"), true);
+        assert!(text.contains("Content-Length: 4\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+        let text = encoded(&Response::no_content().text("x"), false);
+        assert!(!text.contains("Content-Length") && text.ends_with("\r\n\r\n"), "{text}");
+    }
+
+    #[test]
+    fn framing_stays_with_the_server() {
+        let text = encoded(
+            &Response::new().header("content-length", "99").header("Transfer-Encoding", "chunked"),
+            false,
+        );
+        assert!(text.contains("Content-Length: 0\r\n"), "{text}");
+        assert!(!text.contains("99") && !text.contains("chunked"), "{text}");
+    }
+
+    #[test]
+    fn a_header_that_would_split_the_response_is_caught() {
+        assert!(Response::new().header("X", "a\r\nSet-Cookie: b").invalid().is_some());
+        assert!(Response::new().header("X Y", "").invalid().is_some());
+        assert!(Response::new().cookie(Cookie::new("a", ";")).invalid().is_some());
+        assert!(Response::new().redirect("/x\r\n").invalid().is_some());
+        assert!(Response::new().header("X", "ok").invalid().is_none());
+    }
+
+    #[test]
+    fn a_second_header_replaces_or_joins() {
+        let response = Response::new().header("X", "1").header("x", "2").append_header("X", "3");
+        assert_eq!(response.headers.get_all("X").collect::<Vec<_>>(), ["2", "3"]);
+    }
+}

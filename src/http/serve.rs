@@ -1,0 +1,231 @@
+//! One connection's life in HTTP: requests in order, each to its controller, until one becomes a WebSocket or the end.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::executor::block_on;
+use crate::http::method::Method;
+use crate::http::parser::{Limits, Parsed, Parser, Phase, Rejection, Step};
+use crate::http::request::Request;
+use crate::http::response::Response;
+use crate::http::status::Status;
+use crate::link::Link;
+use crate::router::{NotFound, Route, Router};
+use crate::session::session_cookie;
+
+/// Serves `link` to its end, on the calling thread.
+pub(crate) fn serve(link: &Arc<Link>, router: &Router) {
+    let settings = &link.context.settings;
+    let limits = Limits {
+        max_head_size: settings.max_head_size,
+        max_headers: settings.max_headers,
+        max_body_size: settings.max_body_size,
+    };
+    let mut exchange = Exchange { link, router, limits, parser: Parser::new(limits) };
+    // A new connection has one deadline for its whole first head; later ones begin with their first byte.
+    let opening = Instant::now() + settings.open_timeout;
+    let mut deadlines = Deadlines { first_byte: opening, head: Some(opening) };
+    loop {
+        let next = match exchange.read_request(deadlines) {
+            Ok(Some(request)) => exchange.answer(*request),
+            Ok(None) => return,
+            Err(rejection) => exchange.reject(&rejection),
+        };
+        match next {
+            Next::Request => {
+                let idle = Instant::now() + settings.idle_timeout;
+                deadlines = Deadlines { first_byte: idle, head: None };
+            }
+            Next::End => return link.socket.linger(settings.websocket.close_timeout),
+            Next::Nothing => return,
+        }
+    }
+}
+
+/// What comes after a response.
+enum Next {
+    /// The connection is kept for another request.
+    Request,
+    /// The connection is closed in good order.
+    End,
+    /// The connection has ended already.
+    Nothing,
+}
+
+/// Until when a request has to begin, and its head to be whole.
+#[derive(Clone, Copy)]
+struct Deadlines {
+    first_byte: Instant,
+    /// `None` for `open_timeout` after the first byte.
+    head: Option<Instant>,
+}
+
+struct Exchange<'a> {
+    link: &'a Arc<Link>,
+    router: &'a Router,
+    limits: Limits,
+    parser: Parser,
+}
+
+impl Exchange<'_> {
+    /// Reads until a request is whole; `None` when the client leaves or stays silent between requests.
+    fn read_request(&mut self, deadlines: Deadlines) -> Result<Option<Box<Parsed>>, Rejection> {
+        let settings = &self.link.context.settings;
+        let mut phase = Phase::Idle;
+        let mut deadline = deadlines.first_byte;
+        loop {
+            match self.parser.next()? {
+                Step::Request(request) => return Ok(Some(request)),
+                Step::Continue => {
+                    let permission = b"HTTP/1.1 100 Continue\r\n\r\n";
+                    if self.write(permission).is_err() {
+                        return Ok(None);
+                    }
+                }
+                Step::NeedsInput => {}
+            }
+            if self.parser.phase() != phase {
+                // One deadline for a whole head and one for a whole body: a client that sends a byte now and then
+                // would never miss a deadline for single reads.
+                phase = self.parser.phase();
+                let now = Instant::now();
+                deadline = match phase {
+                    Phase::Idle => deadlines.first_byte,
+                    Phase::Head => deadlines.head.unwrap_or(now + settings.open_timeout),
+                    Phase::Body => now + settings.body_timeout,
+                };
+            }
+            if self.link.context.is_stopping() && phase == Phase::Idle {
+                return Ok(None);
+            }
+            match self.read(deadline) {
+                Ok(0) if phase == Phase::Idle => return Ok(None),
+                Ok(0) if self.link.context.is_stopping() => {
+                    return Err(rejection(Status::SERVICE_UNAVAILABLE, "the server shuts down"));
+                }
+                Ok(0) => return Err(rejection(Status::BAD_REQUEST, "the request ends midway")),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && phase != Phase::Idle => {
+                    return Err(rejection(Status::REQUEST_TIMEOUT, "the request took too long"));
+                }
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    fn read(&mut self, deadline: Instant) -> io::Result<usize> {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.parser.fill(|buffer| self.link.socket.read(buffer, remaining))
+    }
+
+    /// Hands a request to its controller and sends what that answers.
+    fn answer(&mut self, parsed: Parsed) -> Next {
+        let began = Instant::now();
+        let method = parsed.method;
+        let target = parsed.target.clone();
+        let mut keeps = keeps_alive(&parsed);
+        let connection_header = if parsed.is_http_11 { None } else { Some("keep-alive") };
+        let (route, parameters) = match self.router.find(&parsed.path) {
+            Ok((route, parameters)) => (Some(route), parameters),
+            Err(NotFound::NoRoute) => (None, Vec::new()),
+            Err(NotFound::Undecodable) => {
+                return self.reject(&rejection(Status::BAD_REQUEST, "the path cannot be decoded"));
+            }
+        };
+        // The controller may go on with the connection, so it gets what came behind the request too.
+        let rest = std::mem::replace(&mut self.parser, Parser::new(self.limits)).into_rest();
+        let request = Request::new(parsed, parameters, self.link, rest);
+        let response = match route {
+            Some(route) => call(route, &request),
+            None => Response::not_found(),
+        };
+        let name = route.map_or("no route", Route::name);
+        let response = match response.invalid() {
+            Some(what) => {
+                log::error!("{name} answered {method} {target} with what cannot be sent: {what}");
+                Response::internal_error()
+            }
+            None => response,
+        };
+        if response.is_over() {
+            return Next::Nothing;
+        }
+        let (status, took) = (response.status_code().code(), began.elapsed());
+        let peer = self.link.peer;
+        log::info!("{method} {target} {status} controller={name} took={took:.1?} peer={peer}");
+        let Some(upgrade) = request.take_upgrade() else {
+            // A controller ran the WebSocket and then answered as if it had not.
+            return Next::Nothing;
+        };
+        self.parser.restore(upgrade.rest);
+        keeps &= !response.wants_close() && !self.link.context.is_stopping();
+        let connection_header = if keeps { connection_header } else { Some("close") };
+        let response = match request.new_visitor() {
+            Some(visitor) => {
+                let name = &self.link.context.settings.session_cookie;
+                response.cookie(session_cookie(name, visitor))
+            }
+            None => response,
+        };
+        match self.write(&response.encode(method == Method::Head, connection_header)) {
+            Ok(()) if keeps => Next::Request,
+            Ok(()) => Next::End,
+            Err(error) => {
+                log::debug!("cannot answer peer={peer}: {error}");
+                Next::Nothing
+            }
+        }
+    }
+
+    /// Answers a request that makes no sense; where it ends is not known, so the connection ends with it.
+    fn reject(&self, rejection: &Rejection) -> Next {
+        let Rejection { status, reason } = rejection;
+        let peer = self.link.peer;
+        log::info!("refused {} peer={peer}: {reason}", status.code());
+        let response = Response::new().status(*status).text(status.reason());
+        match self.write(&response.encode(false, Some("close"))) {
+            Ok(()) => Next::End,
+            Err(_) => Next::Nothing,
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let timeout: Duration = self.link.context.settings.websocket.write_timeout;
+        self.link.socket.write_all(bytes, timeout)
+    }
+}
+
+fn rejection(status: Status, reason: &str) -> Rejection {
+    Rejection { status, reason: reason.to_owned() }
+}
+
+/// Whether the client wants to keep the connection (RFC 9112 §9.3).
+fn keeps_alive(request: &Parsed) -> bool {
+    if request.is_http_11 {
+        !request.headers.has_token("Connection", "close")
+    } else {
+        request.headers.has_token("Connection", "keep-alive")
+    }
+}
+
+/// Calls a controller: its error or panic becomes an answer and a line in the log.
+fn call(route: &Route, request: &Request) -> Response {
+    let (name, method, path) = (route.name(), request.method(), request.path());
+    match catch_unwind(AssertUnwindSafe(|| block_on(route.controller().handle(request)))) {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            let level = if error.is_chosen() { log::Level::Info } else { log::Level::Error };
+            log::log!(level, "{name} failed at {method} {path}: {error}");
+            Response::new().status(error.status()).text(error.status().reason())
+        }
+        Err(_) => {
+            log::error!("{name} panicked at {method} {path}");
+            Response::internal_error()
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The names that most programs need: `use rwf::prelude::*;`
+
+pub use crate::comms::Comms;
+pub use crate::controller::{Controller, Error, WebsocketController};
+pub use crate::http::{Request, Response};
+pub use crate::session::{ConnectionId, SessionId};
+pub use crate::websocket::{CloseCode, Message};
+pub use crate::{macros, route};
+pub use async_trait::async_trait;
+pub use log;

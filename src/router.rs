@@ -1,0 +1,130 @@
+//! Which controller a path belongs to.
+
+use std::fmt;
+
+use crate::controller::http::{Controller, name_of};
+use crate::error::Error;
+use crate::http::path::{self, Parameters, Pattern};
+
+/// A path with its controller: what [`route!`](crate::route) makes.
+pub struct Route {
+    path: String,
+    controller: Box<dyn Controller>,
+    name: &'static str,
+}
+
+impl Route {
+    /// Serves `path` with `controller`. In a path, `:name` takes one segment and a trailing `*name` takes all that is
+    /// left; a wrong one is an error when the server starts.
+    #[must_use]
+    pub fn new<C: Controller + 'static>(path: impl Into<String>, controller: C) -> Self {
+        Self { path: path.into(), controller: Box::new(controller), name: name_of::<C>() }
+    }
+
+    /// The name of the controller's type, for the log.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn controller(&self) -> &dyn Controller {
+        &*self.controller
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route").field("path", &self.path).field("controller", &self.name).finish()
+    }
+}
+
+/// All routes of a server.
+#[derive(Debug)]
+pub(crate) struct Router {
+    /// The more particular pattern first.
+    routes: Vec<(Pattern, Route)>,
+}
+
+impl Router {
+    /// # Errors
+    ///
+    /// A path is wrong, or two routes match the same paths.
+    pub(crate) fn new(routes: Vec<Route>) -> Result<Self, Error> {
+        let mut parsed: Vec<(Pattern, Route)> = Vec::with_capacity(routes.len());
+        for route in routes {
+            let pattern = Pattern::parse(&route.path)
+                .map_err(|reason| Error::Path { path: route.path.clone(), reason })?;
+            if let Some((first, _)) = parsed.iter().find(|(other, _)| other.is_like(&pattern)) {
+                return Err(Error::Duplicate { first: first.to_string(), second: route.path });
+            }
+            parsed.push((pattern, route));
+        }
+        parsed.sort_by_cached_key(|(pattern, _)| pattern.precedence());
+        Ok(Self { routes: parsed })
+    }
+
+    /// The route of a path that is not decoded yet.
+    pub(crate) fn find(&self, path: &str) -> Result<(&Route, Parameters), NotFound> {
+        let segments = path::segments(path).ok_or(NotFound::Undecodable)?;
+        self.routes
+            .iter()
+            .find_map(|(pattern, route)| Some((route, pattern.matches(&segments)?)))
+            .ok_or(NotFound::NoRoute)
+    }
+}
+
+/// Why a path has no route.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NotFound {
+    Undecodable,
+    NoRoute,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::request::Request;
+    use crate::http::response::Response;
+
+    struct Nothing;
+
+    #[async_trait::async_trait]
+    impl Controller for Nothing {
+        async fn handle(&self, _: &Request) -> Result<Response, crate::controller::error::Error> {
+            Ok(Response::new())
+        }
+    }
+
+    fn router(paths: &[&str]) -> Result<Router, Error> {
+        Router::new(paths.iter().map(|path| Route::new(*path, Nothing)).collect())
+    }
+
+    #[test]
+    fn the_more_particular_route_wins_in_any_order() {
+        let router = router(&["/*all", "/chat/:room", "/chat/lobby", "/chat/*rest"]).unwrap();
+        for (path, expected) in [
+            ("/chat/lobby", "/chat/lobby"),
+            ("/chat/blue", "/chat/:room"),
+            ("/chat/a/b", "/chat/*rest"),
+            ("/other", "/*all"),
+            ("/", "/*all"),
+        ] {
+            assert_eq!(router.find(path).unwrap().0.path, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_start_with_wrong_routes_names_them() {
+        let alike = router(&["/a/:x", "/a/:y"]).unwrap_err().to_string();
+        assert!(alike.contains("/a/:x") && alike.contains("/a/:y"), "{alike}");
+        let wrong = router(&["chat"]).unwrap_err().to_string();
+        assert!(wrong.contains("\"chat\" has to begin with `/`"), "{wrong}");
+    }
+
+    #[test]
+    fn a_path_without_route_says_why() {
+        let router = router(&["/a"]).unwrap();
+        assert_eq!(router.find("/b").unwrap_err(), NotFound::NoRoute);
+        assert_eq!(router.find("/%zz").unwrap_err(), NotFound::Undecodable);
+        assert_eq!(router.find("*").unwrap_err(), NotFound::Undecodable);
+    }
+}

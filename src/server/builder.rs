@@ -1,0 +1,241 @@
+//! A server before it runs: its routes, where it listens, its settings; and the three ways to start it.
+
+use std::fmt::Debug;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::link::Context;
+use crate::os;
+use crate::router::{Route, Router};
+use crate::server::acceptor::Connections;
+use crate::server::handle::ServerHandle;
+use crate::settings::Settings;
+use crate::websocket::settings::Websocket;
+
+/// A server: routes, an address, and settings, each with a default that suits the open internet.
+///
+/// ```no_run
+/// use rwf::prelude::*;
+/// use rwf::http::{self, Server};
+/// # struct Chat;
+/// # #[async_trait]
+/// # impl Controller for Chat {
+/// #     async fn handle(&self, _: &Request) -> Result<Response, Error> { Ok(Response::new()) }
+/// # }
+///
+/// fn main() -> Result<(), http::Error> {
+///     Server::new(vec![route!("/chat" => self::Chat)])
+///         .bind("0.0.0.0:8080")
+///         .max_connections(500)
+///         .run()
+/// }
+/// ```
+///
+/// Mistakes in routes, address and settings are reported when it starts.
+#[derive(Debug)]
+pub struct Server {
+    routes: Vec<Route>,
+    settings: Settings,
+    address: Address,
+}
+
+#[derive(Debug)]
+enum Address {
+    Resolved(Vec<SocketAddr>),
+    Unresolved(String, io::Error),
+    Listener(TcpListener),
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty)*) => {
+        $($(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.settings.$name = $name;
+            self
+        })*
+    };
+}
+
+impl Server {
+    /// A server with these routes, on `127.0.0.1:8000`: [`route!`](crate::route) makes them.
+    #[must_use]
+    pub fn new(routes: Vec<Route>) -> Self {
+        let default = SocketAddr::from(([127, 0, 0, 1], 8000));
+        let address = Address::Resolved(vec![default]);
+        Self { routes, settings: Settings::default(), address }
+    }
+
+    /// Listens on `address` instead: `"0.0.0.0:80"`, `("localhost", 8080)`, a `SocketAddr`. Port 0 lets the system
+    /// choose; [`ServerHandle::local_addr`] tells what it chose.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "addresses are mostly literals")]
+    pub fn bind(mut self, address: impl ToSocketAddrs + Debug) -> Self {
+        self.address = match address.to_socket_addrs() {
+            Ok(resolved) => Address::Resolved(resolved.collect()),
+            Err(error) => Address::Unresolved(format!("{address:?}"), error),
+        };
+        self
+    }
+
+    /// Takes connections from a listener that the program has already, from systemd for example.
+    #[must_use]
+    pub fn listener(mut self, listener: TcpListener) -> Self {
+        self.address = Address::Listener(listener);
+        self
+    }
+
+    setters! {
+        /// The settings of all WebSocket endpoints; a controller may change them for its own.
+        websocket: Websocket
+        /// From the moment of the connection to the end of the first request's head, and from its first byte for later
+        /// ones: one deadline, so that a client that sends a byte now and then misses it too. Default 10 s, then 408.
+        open_timeout: Duration
+        /// From the end of a request's head to the end of its body. Default 30 s, then 408.
+        body_timeout: Duration
+        /// How long a connection is kept for another request. Default 60 s.
+        idle_timeout: Duration
+        /// How long a shutdown waits for connections to end in good order. Default 10 s, then they are cut.
+        shutdown_timeout: Duration
+        /// The longest request line with headers, in bytes. Default 16 KiB, then 431.
+        max_head_size: usize
+        /// The most headers of a request. Default 100, then 431.
+        max_headers: usize
+        /// The longest request body, in bytes. Default 1 MiB, then 413. It is held in memory.
+        max_body_size: usize
+        /// The most connections at a time, each of which costs a thread. Default 10,000; further ones are answered
+        /// with 503 and `Retry-After`, without a thread.
+        max_connections: usize
+        /// The most connections that wait for `accept`; the system may allow less. Default 4,096.
+        backlog: u32
+        /// The stack of a connection's thread, which its handlers use, in bytes. Default 2 MiB, of which only what is
+        /// used takes memory.
+        stack_size: usize
+        /// `TCP_NODELAY`: whether small messages go out at once. Default on.
+        no_delay: bool
+    }
+
+    /// The name of the cookie that holds a visitor's session. Default `rwf_session`. Programs that share a host name,
+    /// on whatever ports, share its cookies: give each a name of its own.
+    #[must_use]
+    pub fn session_cookie(mut self, name: impl Into<String>) -> Self {
+        self.settings.session_cookie = name.into();
+        self
+    }
+
+    /// Serves until SIGINT or SIGTERM, then shuts down: the whole of a `main` under [`#[rwf::main]`](crate::main).
+    ///
+    /// The same as [`run`](Self::run), which it blocks in.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot start: [`Error`] says why.
+    pub async fn launch(self) -> Result<(), Error> {
+        self.run()
+    }
+
+    /// Serves until SIGINT or SIGTERM, then shuts down in good order; a second signal ends the process at once.
+    ///
+    /// It is meant for programs that are a server: it starts `env_logger` if the program has set no logger (level `info`,
+    /// unless `RUST_LOG` says otherwise), and raises the limit of open files as far as it may. Programs that only have
+    /// a server take [`spawn`](Self::spawn).
+    ///
+    /// # Errors
+    ///
+    /// The server cannot start: [`Error`] says why.
+    pub fn run(self) -> Result<(), Error> {
+        #[cfg(feature = "logger")]
+        start_logger();
+        os::raise_descriptor_limit();
+        let mut signals = os::TerminationSignals::listen()
+            .map_err(|source| Error::System { what: "signal handler", source })?;
+        let server = self.spawn()?;
+        let signal = signals.wait();
+        log::info!("{signal}: shutting down; again to end at once");
+        signals.restore_default();
+        server.shutdown().map(drop)
+    }
+
+    /// Serves on threads of its own, until the handle is told to [shut down](ServerHandle::shutdown) or dropped.
+    ///
+    /// It touches nothing that belongs to the program: no logger, no signals, no limits.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot start: [`Error`] says why.
+    pub fn spawn(self) -> Result<ServerHandle, Error> {
+        self.settings.check().map_err(|(name, reason)| Error::Setting { name, reason })?;
+        let router = Router::new(self.routes)?;
+        let (listener, local_addr) = self.address.listen(self.settings.backlog)?;
+        let no_thread = |source| Error::System { what: "thread", source };
+        let waker = listener.try_clone().map_err(no_thread)?;
+
+        let context = Arc::new(Context::new(self.settings));
+        let connections = Connections::new(Arc::clone(&context), router);
+        let reaping = context.reaper.start().map_err(no_thread)?;
+        let accepting = thread::Builder::new().name("rwf-accept".to_owned()).spawn({
+            let connections = Arc::clone(&connections);
+            move || connections.accept_all(listener)
+        });
+        let accepting = accepting.map_err(|source| {
+            context.reaper.stop();
+            no_thread(source)
+        })?;
+        log::info!("listening on http://{local_addr}");
+        Ok(ServerHandle::new(local_addr, connections, waker, vec![accepting, reaping]))
+    }
+}
+
+impl Address {
+    fn listen(self, backlog: u32) -> Result<(TcpListener, SocketAddr), Error> {
+        let (listener, address) = match self {
+            Self::Unresolved(address, source) => return Err(Error::Address { address, source }),
+            Self::Listener(listener) => {
+                let address = listener.local_addr().map(|address| address.to_string());
+                (Ok(listener), address.unwrap_or_else(|_| "the given listener".to_owned()))
+            }
+            Self::Resolved(addresses) => {
+                let text: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                (TcpListener::bind(&*addresses), text.join(", "))
+            }
+        };
+        listener
+            .and_then(|listener| {
+                listener.set_nonblocking(false)?;
+                os::lengthen_backlog(&listener, backlog)?;
+                let local_addr = listener.local_addr()?;
+                Ok((listener, local_addr))
+            })
+            .map_err(|source| Error::Listen { address, source })
+    }
+}
+
+#[cfg(feature = "logger")]
+fn start_logger() {
+    let environment = env_logger::Env::default().default_filter_or("info");
+    // A program that has set a logger keeps it.
+    let _ = env_logger::Builder::from_env(environment).try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_fails_says_with_what() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = Server::new(vec![]).bind(address).spawn().unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()) && error.contains("another"), "{error}");
+
+        let error = Server::new(vec![]).bind("no port").spawn().unwrap_err().to_string();
+        assert!(error.contains("no port"), "{error}");
+
+        let error = Server::new(vec![]).open_timeout(Duration::ZERO).spawn().unwrap_err();
+        assert!(error.to_string().contains("`open_timeout` has to be more than zero"), "{error}");
+    }
+}

@@ -1,0 +1,5 @@
+//! The server: accepting connections, and starting and stopping it all.
+
+pub(crate) mod acceptor;
+pub(crate) mod builder;
+pub(crate) mod handle;

@@ -1,0 +1,81 @@
+//! The limits and timeouts of a server, with their defaults; `Server` has the setters and their documentation.
+
+use std::time::Duration;
+
+use crate::websocket::settings::Websocket;
+
+/// The values of one server.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) open_timeout: Duration,
+    pub(crate) body_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) max_head_size: usize,
+    pub(crate) max_headers: usize,
+    pub(crate) max_body_size: usize,
+    pub(crate) max_connections: usize,
+    pub(crate) backlog: u32,
+    pub(crate) stack_size: usize,
+    pub(crate) no_delay: bool,
+    pub(crate) session_cookie: String,
+    pub(crate) websocket: Websocket,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            open_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            shutdown_timeout: Duration::from_secs(10),
+            max_head_size: 16 << 10,
+            max_headers: 100,
+            max_body_size: 1 << 20,
+            max_connections: 10_000,
+            backlog: 4096,
+            stack_size: 2 << 20,
+            no_delay: true,
+            session_cookie: "rwf_session".to_owned(),
+            websocket: Websocket::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// The first setting that makes no sense, with what to do about it.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        let zero = "has to be more than zero";
+        let times = [
+            ("open_timeout", self.open_timeout),
+            ("body_timeout", self.body_timeout),
+            ("idle_timeout", self.idle_timeout),
+        ];
+        if let Some((name, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
+            return Err((name, zero));
+        }
+        if self.max_connections == 0 {
+            return Err(("max_connections", zero));
+        }
+        if !crate::http::headers::is_token(&self.session_cookie) {
+            return Err(("session_cookie", "has to be letters, digits, `-` or `_`"));
+        }
+        self.websocket.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_sound() {
+        assert_eq!(Settings::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_cookie_name_has_to_be_a_token() {
+        let settings = Settings { session_cookie: "a b".to_owned(), ..Settings::default() };
+        assert_eq!(settings.check().unwrap_err().0, "session_cookie");
+    }
+}

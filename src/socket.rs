@@ -1,0 +1,186 @@
+//! Bytes in, bytes out: the one place that touches a TCP stream. TLS will sit here.
+
+use std::io::{self, IoSlice};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::os;
+
+/// A connected socket: one thread reads, and whoever holds the write half writes.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    stream: TcpStream,
+    /// The read timeout that is set, in microseconds, so that it costs a system call only when it changes.
+    read_timeout: AtomicU64,
+}
+
+impl Socket {
+    pub(crate) fn new(stream: TcpStream, no_delay: bool) -> io::Result<Self> {
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(no_delay)?;
+        Ok(Self { stream, read_timeout: AtomicU64::new(0) })
+    }
+
+    /// Appends one read to `buffer`, at most its spare capacity. `Ok(0)` is the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::TimedOut`] when nothing came for `timeout`.
+    pub(crate) fn read(&self, buffer: &mut Vec<u8>, timeout: Duration) -> io::Result<usize> {
+        let micros = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX).max(1000);
+        if self.read_timeout.swap(micros, Ordering::Relaxed) != micros {
+            self.stream.set_read_timeout(Some(Duration::from_micros(micros)))?;
+        }
+        loop {
+            match os::read_spare(&self.stream, buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Writes what the kernel takes at once; [`io::ErrorKind::WouldBlock`] when it takes nothing.
+    pub(crate) fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            match os::send_now(&self.stream, slices) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Writes some of `slices`, waiting up to `timeout` for the peer to take anything.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::TimedOut`] when it took nothing.
+    pub(crate) fn write_within(
+        &self,
+        slices: &[IoSlice<'_>],
+        timeout: Duration,
+    ) -> io::Result<usize> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            match os::send_within(&self.stream, slices, remaining) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                    ) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Writes all of `bytes`, waiting up to `timeout` each time that the peer takes nothing.
+    pub(crate) fn write_all(&self, mut bytes: &[u8], timeout: Duration) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let slice = [IoSlice::new(bytes)];
+            let written = match self.write_now(&slice) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.write_within(&slice, timeout)?
+                }
+                result => result?,
+            };
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    /// Tells the peer that nothing more will come. What was written before still arrives.
+    pub(crate) fn finish_writing(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Ends a read that waits, of whichever thread; what has already arrived can still be read.
+    pub(crate) fn interrupt_read(&self) {
+        let _ = self.stream.shutdown(Shutdown::Read);
+    }
+
+    /// Ends both directions, waking whoever waits on them.
+    pub(crate) fn cut(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Forgets what has arrived, without waiting for more.
+    pub(crate) fn discard_arrived(&self) {
+        let mut discarded = Vec::with_capacity(64 << 10);
+        if self.stream.set_nonblocking(true).is_ok() {
+            let _ = os::read_spare(&self.stream, &mut discarded);
+        }
+    }
+
+    /// Finishes writing and reads on until the peer ends or `timeout`: closing with unread input would send a reset,
+    /// which can eat what was written last.
+    pub(crate) fn linger(&self, timeout: Duration) {
+        self.finish_writing();
+        let deadline = Instant::now() + timeout;
+        let mut discarded = Vec::with_capacity(4096);
+        loop {
+            discarded.clear();
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            match self.read(&mut discarded, remaining) {
+                Ok(1..) if !remaining.is_zero() => {}
+                _ => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (Socket::new(listener.accept().unwrap().0, true).unwrap(), peer)
+    }
+
+    #[test]
+    fn a_read_gives_up_after_its_timeout() {
+        let (socket, _peer) = pair();
+        let error = socket.read(&mut Vec::with_capacity(9), Duration::from_millis(5)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_full_peer_blocks_no_write_now_and_times_out_a_write_within() {
+        let (socket, mut peer) = pair();
+        let chunk = vec![7; 1 << 20];
+        let mut written = 0;
+        let error = loop {
+            match socket.write_now(&[IoSlice::new(&chunk)]) {
+                Ok(count) => written += count,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        let timeout = Duration::from_millis(5);
+        let error = socket.write_within(&[IoSlice::new(&chunk)], timeout).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+
+        socket.finish_writing();
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).unwrap();
+        assert_eq!(received.len(), written, "what was taken arrives");
+    }
+
+    #[test]
+    fn an_interrupted_read_ends_after_what_has_arrived() {
+        let (socket, mut peer) = pair();
+        peer.write_all(b"last").unwrap();
+        let mut buffer = Vec::with_capacity(9);
+        socket.read(&mut buffer, Duration::from_secs(5)).unwrap();
+        assert_eq!(buffer, b"last");
+        socket.interrupt_read();
+        assert_eq!(socket.read(&mut buffer, Duration::from_secs(5)).unwrap(), 0);
+    }
+}

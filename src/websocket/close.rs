@@ -1,0 +1,200 @@
+//! Why a WebSocket is closed: close codes and reasons (RFC 6455 §7.4).
+
+use std::fmt;
+
+/// A close code (RFC 6455 §7.4.1 and the IANA registry).
+///
+/// ```
+/// use rwf::websocket::CloseCode;
+///
+/// assert_eq!(u16::from(CloseCode::GoingAway), 1001);
+/// assert_eq!(CloseCode::from(4000), CloseCode::Other(4000));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseCode {
+    /// 1000: the purpose is fulfilled.
+    Normal,
+    /// 1001: the server goes down, or the page was left.
+    GoingAway,
+    /// 1002: the peer broke the protocol.
+    ProtocolError,
+    /// 1003: data of a kind that the endpoint does not take.
+    UnsupportedData,
+    /// 1005: the close frame carried no code. Never sent.
+    NoStatus,
+    /// 1006: the connection ended without a close frame. Never sent.
+    Abnormal,
+    /// 1007: text that is not UTF-8.
+    InvalidPayload,
+    /// 1008: against the endpoint's policy.
+    PolicyViolation,
+    /// 1009: a message over the limit.
+    MessageTooBig,
+    /// 1010: the client wanted an extension.
+    MandatoryExtension,
+    /// 1011: the server failed, for example a handler that panicked.
+    InternalError,
+    /// 1012: the server restarts.
+    ServiceRestart,
+    /// 1013: overload, for example a receiver that is too slow.
+    TryAgainLater,
+    /// 1014: a gateway got an invalid answer.
+    BadGateway,
+    /// Any other, by number: 3000 to 3999 are registered by libraries, 4000 to 4999 are free to use.
+    Other(u16),
+}
+
+impl CloseCode {
+    /// Whether a close frame may carry the code (RFC 6455 §7.4.2).
+    #[must_use]
+    pub fn is_sendable(self) -> bool {
+        matches!(u16::from(self), 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+impl From<u16> for CloseCode {
+    fn from(code: u16) -> Self {
+        match code {
+            1000 => Self::Normal,
+            1001 => Self::GoingAway,
+            1002 => Self::ProtocolError,
+            1003 => Self::UnsupportedData,
+            1005 => Self::NoStatus,
+            1006 => Self::Abnormal,
+            1007 => Self::InvalidPayload,
+            1008 => Self::PolicyViolation,
+            1009 => Self::MessageTooBig,
+            1010 => Self::MandatoryExtension,
+            1011 => Self::InternalError,
+            1012 => Self::ServiceRestart,
+            1013 => Self::TryAgainLater,
+            1014 => Self::BadGateway,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl From<CloseCode> for u16 {
+    fn from(code: CloseCode) -> Self {
+        match code {
+            CloseCode::Normal => 1000,
+            CloseCode::GoingAway => 1001,
+            CloseCode::ProtocolError => 1002,
+            CloseCode::UnsupportedData => 1003,
+            CloseCode::NoStatus => 1005,
+            CloseCode::Abnormal => 1006,
+            CloseCode::InvalidPayload => 1007,
+            CloseCode::PolicyViolation => 1008,
+            CloseCode::MessageTooBig => 1009,
+            CloseCode::MandatoryExtension => 1010,
+            CloseCode::InternalError => 1011,
+            CloseCode::ServiceRestart => 1012,
+            CloseCode::TryAgainLater => 1013,
+            CloseCode::BadGateway => 1014,
+            CloseCode::Other(code) => code,
+        }
+    }
+}
+
+impl PartialEq<u16> for CloseCode {
+    fn eq(&self, code: &u16) -> bool {
+        u16::from(*self) == *code
+    }
+}
+
+/// The number.
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        u16::from(*self).fmt(f)
+    }
+}
+
+/// A close code with its reason, as a close frame carries them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Close {
+    pub(crate) code: CloseCode,
+    pub(crate) reason: String,
+}
+
+/// A control frame holds 125 bytes, two of them the code (RFC 6455 §5.5).
+const MAX_REASON: usize = 123;
+
+impl Close {
+    /// A close for reasons of our own. The reason is cut to what a close frame holds.
+    pub(crate) fn new(code: CloseCode, reason: impl Into<String>) -> Self {
+        let mut reason = reason.into();
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        Self { code, reason }
+    }
+
+    /// A close that a program asks for.
+    pub(crate) fn checked(code: CloseCode, reason: &str) -> Result<Self, InvalidClose> {
+        if !code.is_sendable() {
+            return Err(InvalidClose::Code(code));
+        }
+        if reason.len() > MAX_REASON {
+            return Err(InvalidClose::Reason(reason.len()));
+        }
+        Ok(Self { code, reason: reason.to_owned() })
+    }
+}
+
+/// A close that no close frame can carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidClose {
+    /// The code is not one that may be sent (RFC 6455 §7.4.2).
+    Code(CloseCode),
+    /// The reason has this many bytes; 123 are the limit.
+    Reason(usize),
+}
+
+impl fmt::Display for InvalidClose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(
+                f,
+                "close code {code} may not be sent: use 1000 to 1003, 1007 to 1014 or 3000 to 4999"
+            ),
+            Self::Reason(length) => {
+                write!(f, "a close reason holds at most {MAX_REASON} bytes, this one has {length}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for InvalidClose {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_survives_the_conversion() {
+        for number in 0..=u16::MAX {
+            assert_eq!(u16::from(CloseCode::from(number)), number);
+        }
+    }
+
+    #[test]
+    fn codes_that_only_describe_are_not_sendable() {
+        for number in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000] {
+            assert!(!CloseCode::from(number).is_sendable(), "{number}");
+        }
+        for number in [1000, 1003, 1007, 1014, 3000, 4999] {
+            assert!(CloseCode::from(number).is_sendable(), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_cut_between_characters() {
+        let close = Close::new(CloseCode::Normal, "ä".repeat(100));
+        assert_eq!(close.reason.len(), 122);
+        assert_eq!(
+            Close::checked(CloseCode::Normal, &"a".repeat(124)),
+            Err(InvalidClose::Reason(124))
+        );
+        assert!(Close::checked(CloseCode::NoStatus, "").is_err());
+    }
+}

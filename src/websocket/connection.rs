@@ -1,0 +1,195 @@
+//! The reader's side of an open WebSocket: messages in, pings answered, silence noticed, the closing handshake.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::socket::Socket;
+use crate::websocket::close::{Close, CloseCode};
+use crate::websocket::decoder::{Decoder, Event};
+use crate::websocket::frame::Frame;
+use crate::websocket::message::Message;
+use crate::websocket::outbox::Outbox;
+use crate::websocket::settings::Websocket;
+
+/// What the reader thread owns. Everything it has to say goes through the outbox.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    socket: Arc<Socket>,
+    outbox: Arc<Outbox>,
+    decoder: Decoder,
+    ping_interval: Option<Duration>,
+    ping_timeout: Duration,
+    /// Whether a ping was sent and not a byte has come since.
+    awaits_pong: bool,
+    received: u64,
+    end: Option<End>,
+}
+
+/// What ended the reading.
+#[derive(Debug)]
+enum End {
+    /// The client's close frame.
+    Close(Close),
+    /// The end of the stream, or an error of the socket.
+    Stream(String),
+    /// The client broke a rule.
+    Violation,
+}
+
+/// Without pings a read still has to end now and then; the timeout itself means nothing.
+const NO_PING: Duration = Duration::from_secs(3600);
+
+impl Connection {
+    /// `rest` are the bytes that came behind the request.
+    pub(crate) fn new(
+        socket: Arc<Socket>,
+        outbox: Arc<Outbox>,
+        settings: &Websocket,
+        rest: Vec<u8>,
+    ) -> Self {
+        Self {
+            socket,
+            outbox,
+            decoder: Decoder::new(settings.limits(), rest),
+            ping_interval: settings.ping_interval,
+            ping_timeout: settings.ping_timeout,
+            awaits_pong: false,
+            received: 0,
+            end: None,
+        }
+    }
+
+    /// The next message; `None` when no more will be handed out: then [`finish`](Self::finish).
+    pub(crate) fn recv(&mut self) -> Option<Message> {
+        while self.end.is_none() && !self.outbox.is_sealed() {
+            if let Some(message) = self.advance() {
+                self.received += 1;
+                return Some(message);
+            }
+        }
+        None
+    }
+
+    /// One step: an event of what has arrived, or one read.
+    fn advance(&mut self) -> Option<Message> {
+        match self.decoder.next() {
+            Ok(Some(Event::Message(message))) => return Some(message),
+            Ok(Some(Event::Ping(payload))) => self.outbox.send_control(Frame::pong(&payload)),
+            Ok(Some(Event::Pong)) => {}
+            Ok(Some(Event::Close(close))) => self.end = Some(End::Close(close)),
+            Ok(None) => self.read(),
+            Err(violation) => {
+                self.outbox.seal(violation);
+                self.end = Some(End::Violation);
+            }
+        }
+        None
+    }
+
+    fn read(&mut self) {
+        let timeout = match self.ping_interval {
+            None => NO_PING,
+            Some(_) if self.awaits_pong => self.ping_timeout,
+            Some(interval) => interval,
+        };
+        match self.decoder.fill(|buffer| self.socket.read(buffer, timeout)) {
+            Ok(0) => self.end = Some(End::Stream("the client left without a close frame".into())),
+            Ok(_) => self.awaits_pong = false,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => self.notice_silence(),
+            Err(error) => self.end = Some(End::Stream(format!("cannot read: {error}"))),
+        }
+    }
+
+    /// The client was silent for a whole timeout.
+    fn notice_silence(&mut self) {
+        if self.ping_interval.is_none() || self.outbox.is_sealed() {
+            return;
+        }
+        if self.awaits_pong {
+            self.outbox.fail(format!("no answer to a ping within {:?}", self.ping_timeout));
+        } else {
+            self.awaits_pong = true;
+            self.outbox.send_control(Frame::ping(b""));
+        }
+    }
+
+    /// Closes, from whichever side it began, and waits for the end: at most `close_timeout`, when the reaper cuts.
+    pub(crate) fn finish(mut self) -> Outcome {
+        // Ours counts if it was first; otherwise the client's is echoed (RFC 6455 §5.5.1).
+        let began_by_client = match &self.end {
+            Some(End::Close(close)) => self.outbox.seal(close.clone()),
+            Some(End::Stream(reason)) => {
+                let close = Close::new(CloseCode::Abnormal, reason.as_str());
+                self.outbox.seal_without_frame(close)
+            }
+            Some(End::Violation) | None => false,
+        };
+        // What the client still sends before its own close is not handed out any more.
+        while self.end.is_none() {
+            self.advance();
+        }
+        self.read_to_the_end();
+        let done = self.outbox.wait_until_done();
+        self.socket.cut();
+
+        let is_clean = done.failure.is_none() && matches!(self.end, Some(End::Close(_)));
+        let close = self
+            .outbox
+            .sealed()
+            .unwrap_or_else(|| Close::new(CloseCode::Abnormal, done.failure.unwrap_or_default()));
+        let by = if began_by_client { Side::Client } else { Side::Server };
+        Outcome {
+            close,
+            by,
+            is_clean,
+            received: self.received,
+            sent: done.sent,
+            unsent: done.unsent,
+        }
+    }
+
+    /// Reads and forgets until the client ends its stream. Closing before that could send a reset, which would eat
+    /// what was written last, the close frame (RFC 6455 §7.1.1).
+    fn read_to_the_end(&mut self) {
+        let mut discarded = Vec::with_capacity(4096);
+        while !matches!(self.end, Some(End::Stream(_))) {
+            discarded.clear();
+            match self.socket.read(&mut discarded, NO_PING) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) close: Close,
+    pub(crate) by: Side,
+    /// Both sides sent their close frames.
+    pub(crate) is_clean: bool,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) unsent: usize,
+}
+
+/// Who began to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Server,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        })
+    }
+}

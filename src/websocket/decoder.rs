@@ -1,0 +1,520 @@
+//! Frames in: bytes become messages, pings, pongs and closes, under limits. No socket in sight.
+//!
+//! tungstenite parses the frame headers. The rest is done here, because its own reader reserves what a header
+//! announces, counts no fragments, waits for a whole frame before it looks at its opcode, and takes lengths that are
+//! longer than need be.
+
+use std::io::{self, Cursor};
+
+use bytes::Bytes;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use crate::websocket::close::{Close, CloseCode};
+use crate::websocket::message::{Message, Text};
+
+/// The longest header a client can send: two bytes, eight of length, four of mask.
+const MAX_HEADER: usize = 14;
+/// A long payload's buffer grows by at least this much, and otherwise doubles: memory follows the bytes that came.
+const GROWTH: usize = 64 * 1024;
+
+/// Limits of what is read, all from the endpoint's settings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) max_message_size: usize,
+    pub(crate) max_frame_size: usize,
+    pub(crate) max_fragments: usize,
+    pub(crate) read_buffer_size: usize,
+}
+
+/// Something whole that arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    Message(Message),
+    Ping(Bytes),
+    Pong,
+    Close(Close),
+}
+
+/// The peer broke a rule; the close says which.
+pub(crate) type Violation = Close;
+
+/// Turns bytes into [`Event`]s.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    limits: Limits,
+    /// What was read and not yet consumed starts at `consumed`.
+    input: Vec<u8>,
+    consumed: usize,
+    /// The data frame whose payload is arriving.
+    frame: Option<Payload>,
+    /// The message whose frames are arriving.
+    message: Option<Partial>,
+}
+
+/// What is still to come of a data frame.
+#[derive(Debug)]
+struct Payload {
+    remaining: usize,
+    mask: [u8; 4],
+    is_final: bool,
+}
+
+#[derive(Debug)]
+struct Partial {
+    is_text: bool,
+    data: Vec<u8>,
+    /// Up to here `data` is known to be UTF-8.
+    valid: usize,
+    fragments: usize,
+}
+
+impl Decoder {
+    /// Starts with `input`, the bytes that came in the same segment as the request.
+    pub(crate) fn new(limits: Limits, input: Vec<u8>) -> Self {
+        Self { limits, input, consumed: 0, frame: None, message: None }
+    }
+
+    /// Lets `read` append to the buffer that the next bytes belong in: that of a long payload, to save a copy, or else
+    /// the input buffer.
+    pub(crate) fn fill(
+        &mut self,
+        read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        match (&mut self.frame, &mut self.message) {
+            (Some(frame), Some(message))
+                if frame.remaining >= self.limits.read_buffer_size
+                    && self.consumed == self.input.len() =>
+            {
+                let data = &mut message.data;
+                let start = data.len();
+                data.reserve_exact(frame.remaining.min(GROWTH.max(start)));
+                let count = read(data)?;
+                // The allocator may have given more room than the frame has bytes left.
+                let own = count.min(frame.remaining);
+                self.input.clear();
+                self.input.extend(data.drain(start + own..));
+                self.consumed = 0;
+                unmask(&mut data[start..], &mut frame.mask);
+                frame.remaining -= own;
+                Ok(count)
+            }
+            _ => {
+                self.input.drain(..self.consumed);
+                self.consumed = 0;
+                let wanted = self.limits.read_buffer_size.max(MAX_HEADER + 125);
+                self.input.reserve_exact(wanted.saturating_sub(self.input.len()).max(1));
+                read(&mut self.input)
+            }
+        }
+    }
+
+    /// The next whole thing among the bytes so far; `None` when more are needed.
+    pub(crate) fn next(&mut self) -> Result<Option<Event>, Violation> {
+        loop {
+            if self.frame.is_some() {
+                match self.advance_payload()? {
+                    Progress::NeedsInput => return Ok(None),
+                    Progress::Fragment => {}
+                    Progress::Message(message) => return Ok(Some(Event::Message(message))),
+                }
+                continue;
+            }
+            let Some((header, mask, length, header_length)) = self.peek_header()? else {
+                return Ok(None);
+            };
+            match header.opcode {
+                OpCode::Control(opcode) => {
+                    let start = self.consumed + header_length;
+                    let Some(payload) = self.input.get_mut(start..start + length) else {
+                        return Ok(None);
+                    };
+                    unmask(payload, &mut { mask });
+                    self.consumed = start + length;
+                    return control(opcode, payload).map(Some);
+                }
+                OpCode::Data(opcode) => {
+                    self.check_sizes(length)?;
+                    self.check_sequence(opcode)?;
+                    if let Some(event) =
+                        self.whole_message(&header, opcode, mask, header_length, length)?
+                    {
+                        return Ok(Some(event));
+                    }
+                    self.consumed += header_length;
+                    self.begin_frame(&header, opcode, mask, length)?;
+                }
+            }
+        }
+    }
+
+    /// The next header, checked (RFC 6455 §5.2); it is not consumed yet.
+    #[expect(clippy::type_complexity, reason = "the caller takes it apart at once")]
+    fn peek_header(&self) -> Result<Option<(FrameHeader, [u8; 4], usize, usize)>, Violation> {
+        let mut cursor = Cursor::new(&self.input[self.consumed..]);
+        let header = FrameHeader::parse(&mut cursor).map_err(|_| violation("unknown opcode"))?;
+        let Some((mut header, length)) = header else {
+            return Ok(None);
+        };
+        if header.rsv1 || header.rsv2 || header.rsv3 {
+            return Err(violation("reserved bits are set"));
+        }
+        let consumed = usize::try_from(cursor.position()).unwrap_or(MAX_HEADER);
+        if header.len(length) != consumed {
+            return Err(violation("the length is not in its shortest form"));
+        }
+        let Some(mask) = header.mask.take() else {
+            return Err(violation("client frames have to be masked"));
+        };
+        if length >> 63 != 0 {
+            return Err(violation("the length has its highest bit set"));
+        }
+        if let OpCode::Control(_) = header.opcode {
+            if !header.is_final {
+                return Err(violation("control frames cannot be fragmented"));
+            }
+            if length > 125 {
+                return Err(violation("control frames hold at most 125 bytes"));
+            }
+        }
+        Ok(Some((header, mask, usize::try_from(length).unwrap_or(usize::MAX), consumed)))
+    }
+
+    /// A length over the limits is refused before any of its bytes is kept.
+    fn check_sizes(&self, length: usize) -> Result<(), Violation> {
+        let Limits { max_frame_size, max_message_size, .. } = self.limits;
+        if length > max_frame_size {
+            return Err(Close::new(
+                CloseCode::MessageTooBig,
+                format!("a frame of {length} bytes is over the limit of {max_frame_size}"),
+            ));
+        }
+        let so_far = self.message.as_ref().map_or(0, |message| message.data.len());
+        if length > max_message_size.saturating_sub(so_far) {
+            return Err(Close::new(
+                CloseCode::MessageTooBig,
+                format!("a message of more than {max_message_size} bytes is over the limit"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// A message is one text or binary frame and then continuations (RFC 6455 §5.4).
+    fn check_sequence(&self, opcode: Data) -> Result<(), Violation> {
+        match (opcode, &self.message) {
+            (Data::Continue, None) => Err(violation("a continuation without a message")),
+            (Data::Text | Data::Binary, Some(_)) => {
+                Err(violation("a new message before the last one was complete"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The common case: a message in one frame that has arrived whole.
+    fn whole_message(
+        &mut self,
+        header: &FrameHeader,
+        opcode: Data,
+        mut mask: [u8; 4],
+        header_length: usize,
+        length: usize,
+    ) -> Result<Option<Event>, Violation> {
+        if !header.is_final || matches!(opcode, Data::Continue) {
+            return Ok(None);
+        }
+        let start = self.consumed + header_length;
+        let Some(payload) =
+            start.checked_add(length).and_then(|end| self.input.get_mut(start..end))
+        else {
+            return Ok(None);
+        };
+        unmask(payload, &mut mask);
+        // Copied, so that a message which is kept does not keep the whole input buffer.
+        let payload = Bytes::copy_from_slice(payload);
+        self.consumed = start + length;
+        message(matches!(opcode, Data::Text), payload).map(|message| Some(Event::Message(message)))
+    }
+
+    fn begin_frame(
+        &mut self,
+        header: &FrameHeader,
+        opcode: Data,
+        mask: [u8; 4],
+        length: usize,
+    ) -> Result<(), Violation> {
+        let message = self.message.get_or_insert_with(|| Partial {
+            is_text: matches!(opcode, Data::Text),
+            data: Vec::new(),
+            valid: 0,
+            fragments: 0,
+        });
+        message.fragments += 1;
+        if message.fragments > self.limits.max_fragments {
+            return Err(Close::new(
+                CloseCode::PolicyViolation,
+                format!("a message of more than {} fragments", self.limits.max_fragments),
+            ));
+        }
+        self.frame = Some(Payload { remaining: length, mask, is_final: header.is_final });
+        Ok(())
+    }
+
+    /// Moves what has arrived of the current data frame to its message.
+    fn advance_payload(&mut self) -> Result<Progress, Violation> {
+        let (Some(frame), Some(partial)) = (&mut self.frame, &mut self.message) else {
+            return Ok(Progress::NeedsInput);
+        };
+        let available = &mut self.input[self.consumed..];
+        let count = available.len().min(frame.remaining);
+        let arrived = &mut available[..count];
+        unmask(arrived, &mut frame.mask);
+        partial.data.extend_from_slice(arrived);
+        self.consumed += count;
+        frame.remaining -= count;
+        // Text fails at the first wrong byte, not at the message's end (RFC 6455 §8.1).
+        partial.check_text()?;
+        if frame.remaining > 0 {
+            return Ok(Progress::NeedsInput);
+        }
+        let is_final = frame.is_final;
+        self.frame = None;
+        if !is_final {
+            return Ok(Progress::Fragment);
+        }
+        let partial = self.message.take().expect("a frame belongs to a message");
+        message(partial.is_text, partial.data.into()).map(Progress::Message)
+    }
+}
+
+enum Progress {
+    NeedsInput,
+    Fragment,
+    Message(Message),
+}
+
+impl Partial {
+    fn check_text(&mut self) -> Result<(), Violation> {
+        if !self.is_text {
+            return Ok(());
+        }
+        match std::str::from_utf8(&self.data[self.valid..]) {
+            Ok(_) => self.valid = self.data.len(),
+            // The rest of the last character may still come.
+            Err(error) if error.error_len().is_none() => self.valid += error.valid_up_to(),
+            Err(_) => return Err(invalid_text()),
+        }
+        Ok(())
+    }
+}
+
+fn message(is_text: bool, payload: Bytes) -> Result<Message, Violation> {
+    if is_text {
+        Text::from_utf8(payload).map(Message::Text).ok_or_else(invalid_text)
+    } else {
+        Ok(Message::Binary(payload))
+    }
+}
+
+fn control(opcode: Control, payload: &[u8]) -> Result<Event, Violation> {
+    match opcode {
+        Control::Ping => Ok(Event::Ping(Bytes::copy_from_slice(payload))),
+        Control::Pong => Ok(Event::Pong),
+        Control::Close => close(payload).map(Event::Close),
+        Control::Reserved(_) => Err(violation("unknown opcode")),
+    }
+}
+
+/// The body of a close frame: nothing, or a code and a reason (RFC 6455 §5.5.1).
+fn close(payload: &[u8]) -> Result<Close, Violation> {
+    match payload {
+        [] => Ok(Close::new(CloseCode::NoStatus, "")),
+        [_] => Err(violation("a close frame with half a code")),
+        [high, low, reason @ ..] => {
+            let code = CloseCode::from(u16::from_be_bytes([*high, *low]));
+            if !code.is_sendable() {
+                return Err(violation("a close code that may not be sent"));
+            }
+            let reason = str::from_utf8(reason).map_err(|_| invalid_text())?;
+            Ok(Close::new(code, reason))
+        }
+    }
+}
+
+fn violation(reason: &str) -> Violation {
+    Close::new(CloseCode::ProtocolError, reason)
+}
+
+fn invalid_text() -> Violation {
+    Close::new(CloseCode::InvalidPayload, "text that is not UTF-8")
+}
+
+/// Takes the mask off `bytes` (RFC 6455 §5.3) and turns it, so that it fits the bytes that follow.
+fn unmask(bytes: &mut [u8], mask: &mut [u8; 4]) {
+    let [a, b, c, d] = *mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let mut words = bytes.chunks_exact_mut(size_of::<u64>());
+    for word in &mut words {
+        let masked = u64::from_ne_bytes((&*word).try_into().expect("a word has eight bytes"));
+        word.copy_from_slice(&(masked ^ wide).to_ne_bytes());
+    }
+    for (byte, mask) in words.into_remainder().iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
+    mask.rotate_left(bytes.len() % 4);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        max_message_size: 100_000,
+        max_frame_size: 100_000,
+        max_fragments: 4,
+        read_buffer_size: 256,
+    };
+
+    /// A client frame with a mask that is not zero.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut wire = vec![first];
+        match payload.len() {
+            length @ 0..=125 => wire.push(0x80 | length as u8),
+            length @ 126..=65_535 => {
+                wire.push(0x80 | 126);
+                wire.extend((length as u16).to_be_bytes());
+            }
+            length => {
+                wire.push(0x80 | 127);
+                wire.extend((length as u64).to_be_bytes());
+            }
+        }
+        let mask = [0x11, 0x22, 0x93, 0xf4];
+        wire.extend(mask);
+        wire.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        wire
+    }
+
+    /// Feeds `wire` in reads of at most `step` bytes; the events, and the violation that ended them.
+    fn decode(wire: &[u8], step: usize) -> (Vec<Event>, Option<Violation>) {
+        let mut decoder = Decoder::new(LIMITS, Vec::new());
+        let mut rest = wire;
+        let mut events = Vec::new();
+        loop {
+            match decoder.next() {
+                Ok(Some(event)) => events.push(event),
+                Ok(None) if rest.is_empty() => return (events, None),
+                Ok(None) => {
+                    let read = decoder.fill(|buffer| {
+                        let room = buffer.capacity() - buffer.len();
+                        let (now, later) = rest.split_at(step.min(room).min(rest.len()));
+                        buffer.extend_from_slice(now);
+                        rest = later;
+                        Ok(now.len())
+                    });
+                    assert!(read.unwrap() > 0, "the decoder asked for bytes without room for them");
+                }
+                Err(violation) => return (events, Some(violation)),
+            }
+        }
+    }
+
+    fn violation_of(wire: &[u8]) -> u16 {
+        let (_, violation) = decode(wire, wire.len());
+        u16::from(violation.unwrap_or_else(|| panic!("{wire:02x?} was taken")).code)
+    }
+
+    #[test]
+    fn any_split_gives_the_same_events() {
+        let long = "äöü€".repeat(3000);
+        let wire = [
+            frame(0x81, "häi".as_bytes()),
+            frame(0x01, &"€".as_bytes()[..2]),
+            frame(0x89, b"in between"),
+            frame(0x00, b""),
+            frame(0x80, &"€".as_bytes()[2..]),
+            frame(0x81, long.as_bytes()),
+            frame(0x8a, b"pong"),
+            frame(0x82, &[7; 300]),
+            frame(0x82, b""),
+            frame(0x88, b"\x03\xe8bye"),
+        ]
+        .concat();
+        let expected = vec![
+            Event::Message("häi".into()),
+            Event::Ping(Bytes::from_static(b"in between")),
+            Event::Message("€".into()),
+            Event::Message(long.into()),
+            Event::Pong,
+            Event::Message(vec![7; 300].into()),
+            Event::Message(Vec::new().into()),
+            Event::Close(Close::new(CloseCode::Normal, "bye")),
+        ];
+        for step in (1..600).chain([wire.len()]) {
+            assert_eq!(decode(&wire, step), (expected.clone(), None), "reads of {step} bytes");
+        }
+    }
+
+    #[test]
+    fn violations_have_their_close_codes() {
+        let unmasked = b"\x81\x02hi".to_vec();
+        let long_ping = frame(0x89, &[0; 126]);
+        let cases: &[(&str, Vec<u8>, u16)] = &[
+            ("reserved bit", frame(0xc1, b"x"), 1002),
+            ("reserved data opcode", frame(0x83, b"x"), 1002),
+            ("reserved control opcode", frame(0x8b, b""), 1002),
+            ("unmasked", unmasked, 1002),
+            ("fragmented ping", frame(0x09, b""), 1002),
+            ("long ping", long_ping, 1002),
+            ("continuation first", frame(0x80, b"x"), 1002),
+            ("text inside text", [frame(0x01, b"a"), frame(0x81, b"b")].concat(), 1002),
+            ("16-bit length for 5", b"\x82\xfe\x00\x05\0\0\0\0hello".to_vec(), 1002),
+            ("64-bit length for 5", b"\x82\xff\0\0\0\0\0\0\0\x05\0\0\0\0hello".to_vec(), 1002),
+            ("length 2^63", b"\x82\xff\x80\0\0\0\0\0\0\0\0\0\0\0".to_vec(), 1002),
+            ("length 2^62", b"\x82\xff\x40\0\0\0\0\0\0\0\0\0\0\0".to_vec(), 1009),
+            ("too long", frame(0x82, &[0; 100_001]), 1009),
+            ("too long in parts", [frame(2, &[0; 99_999]), frame(0, &[0; 2])].concat(), 1009),
+            ("bad text", frame(0x81, b"\xff"), 1007),
+            ("bad text at the end", frame(0x81, b"a\xe2\x82"), 1007),
+            ("bad text over frames", [frame(1, b"\xe2\x82"), frame(0, b"x")].concat(), 1007),
+            ("close of one byte", frame(0x88, b"\x03"), 1002),
+            ("close with 1005", frame(0x88, b"\x03\xed"), 1002),
+            ("close with 999", frame(0x88, b"\x03\xe7"), 1002),
+            ("close with bad text", frame(0x88, b"\x03\xe8\xff"), 1007),
+            ("too many fragments", [frame(1, b""), frame(0, b"").repeat(4)].concat(), 1008),
+        ];
+        for (what, wire, code) in cases {
+            assert_eq!(violation_of(wire), *code, "{what}");
+        }
+    }
+
+    #[test]
+    fn wrong_text_is_found_before_its_frame_is_complete() {
+        let mut wire = frame(0x81, &[b'a'; 1000]);
+        wire[20] = 0xff ^ wire[20];
+        let (events, violation) = decode(&wire[..200], 200);
+        assert_eq!(events, []);
+        assert_eq!(violation.map(|close| close.code), Some(CloseCode::InvalidPayload));
+    }
+
+    #[test]
+    fn an_announced_length_reserves_little() {
+        let limits = Limits { max_message_size: 1 << 40, max_frame_size: 1 << 40, ..LIMITS };
+        let mut decoder = Decoder::new(limits, b"\x82\xff\0\0\0\xff\0\0\0\0\0\0\0\0".to_vec());
+        assert_eq!(decoder.next(), Ok(None));
+        decoder
+            .fill(|buffer| {
+                assert!(buffer.capacity() <= GROWTH, "{} bytes reserved", buffer.capacity());
+                buffer.push(0);
+                Ok(1)
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn what_comes_before_a_violation_is_delivered() {
+        let (events, violation) =
+            decode(&[frame(0x81, b"good"), frame(0xff, b"bad")].concat(), 999);
+        assert_eq!(events, [Event::Message("good".into())]);
+        assert!(violation.is_some());
+    }
+}

@@ -1,0 +1,307 @@
+//! The opening handshake: a request is accepted or answered with an error (RFC 6455 §4.2). No socket in sight.
+
+use data_encoding::BASE64;
+use tungstenite::handshake::derive_accept_key;
+
+use crate::http::headers::is_token;
+use crate::http::method::Method;
+use crate::http::parser::Parsed;
+use crate::http::response::Response;
+use crate::http::status::Status;
+use crate::websocket::settings::{Origins, Websocket};
+
+/// Why a request does not open a WebSocket.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    status: Status,
+    /// A header that the status demands.
+    header: Option<(&'static str, &'static str)>,
+    pub(crate) reason: String,
+}
+
+impl Rejection {
+    fn new(status: Status, reason: impl Into<String>) -> Self {
+        Self { status, header: None, reason: reason.into() }
+    }
+
+    fn bad(reason: impl Into<String>) -> Self {
+        Self::new(Status::BAD_REQUEST, reason)
+    }
+
+    fn with(mut self, name: &'static str, value: &'static str) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
+    /// The answer. The client gets the reason: it says what is wrong with its own request.
+    pub(crate) fn response(&self) -> Response {
+        let response = Response::new()
+            .status(self.status)
+            .text(self.reason.as_str())
+            .header("Connection", "close");
+        match self.header {
+            Some((name, value)) => response.header(name, value),
+            None => response,
+        }
+    }
+}
+
+/// The 101 that opens the WebSocket.
+pub(crate) fn accept(
+    request: &Parsed,
+    subprotocol: Option<&str>,
+    settings: &Websocket,
+) -> Result<Response, Rejection> {
+    check_upgrade(request)?;
+    check_version(request)?;
+    let key = key(request)?;
+    check_origin(request, &settings.origins)?;
+    check_subprotocols(request)?;
+    let response = Response::new()
+        .status(Status::SWITCHING_PROTOCOLS)
+        .header("Upgrade", "websocket")
+        .header("Connection", "Upgrade")
+        .header("Sec-WebSocket-Accept", derive_accept_key(key.as_bytes()));
+    Ok(match subprotocol {
+        Some(name) => response.header("Sec-WebSocket-Protocol", name),
+        None => response,
+    })
+}
+
+fn check_upgrade(request: &Parsed) -> Result<(), Rejection> {
+    if request.method != Method::Get {
+        let reason = "a WebSocket is opened with GET";
+        return Err(Rejection::new(Status::METHOD_NOT_ALLOWED, reason).with("Allow", "GET"));
+    }
+    if !request.headers.has_token("Upgrade", "websocket") {
+        let reason = "this is a WebSocket endpoint; connect with a WebSocket client";
+        return Err(Rejection::new(Status::UPGRADE_REQUIRED, reason).with("Upgrade", "websocket"));
+    }
+    if !request.is_http_11 {
+        return Err(Rejection::bad("a WebSocket is opened with HTTP/1.1"));
+    }
+    if !request.headers.has_token("Connection", "Upgrade") {
+        return Err(Rejection::bad("the Connection header does not say Upgrade"));
+    }
+    if !request.body.is_empty() {
+        return Err(Rejection::bad("the request that opens a WebSocket has no body"));
+    }
+    Ok(())
+}
+
+fn check_version(request: &Parsed) -> Result<(), Rejection> {
+    match request.headers.single("Sec-WebSocket-Version") {
+        Ok(Some("13")) => Ok(()),
+        Ok(_) => Err(Rejection::new(Status::UPGRADE_REQUIRED, "only version 13 is spoken here")
+            .with("Sec-WebSocket-Version", "13")),
+        Err(count) => {
+            Err(Rejection::bad(format!("there are {count} Sec-WebSocket-Version headers")))
+        }
+    }
+}
+
+/// The key: 16 bytes of base64 (RFC 6455 §4.1).
+fn key(request: &Parsed) -> Result<&str, Rejection> {
+    match request.headers.single("Sec-WebSocket-Key") {
+        Ok(Some(key)) if BASE64.decode(key.as_bytes()).is_ok_and(|key| key.len() == 16) => Ok(key),
+        Ok(Some(key)) => {
+            Err(Rejection::bad(format!("the Sec-WebSocket-Key {key:?} is not 16 bytes of base64")))
+        }
+        Ok(None) => Err(Rejection::bad("there is no Sec-WebSocket-Key")),
+        Err(count) => Err(Rejection::bad(format!("there are {count} Sec-WebSocket-Key headers"))),
+    }
+}
+
+fn check_subprotocols(request: &Parsed) -> Result<(), Rejection> {
+    match request.headers.list("Sec-WebSocket-Protocol").find(|name| !is_token(name)) {
+        Some(name) => Err(Rejection::bad(format!("{name:?} is no subprotocol"))),
+        None => Ok(()),
+    }
+}
+
+/// Browsers send the cookies of this host along with connections that any other site's page opens, so the page has to
+/// be one of ours. A client without an `Origin` is no browser and could claim what it likes (RFC 6455 §10.2).
+fn check_origin(request: &Parsed, origins: &Origins) -> Result<(), Rejection> {
+    let Origins::SameHost(listed) = origins else {
+        return Ok(());
+    };
+    let origin = match request.headers.single("Origin") {
+        Ok(None) => return Ok(()),
+        Ok(Some(origin)) => origin,
+        Err(count) => {
+            return Err(Rejection::bad(format!("there are {count} Origin headers")));
+        }
+    };
+    let host = request.headers.get("Host").unwrap_or_default();
+    if is_same_host(origin, host) || listed.iter().any(|listed| same_origin(listed, origin)) {
+        return Ok(());
+    }
+    let reason = format!("pages from {origin} may not connect here");
+    Err(Rejection::new(Status::FORBIDDEN, reason))
+}
+
+fn same_origin(one: &str, other: &str) -> bool {
+    let split = |origin| {
+        split_origin(origin).map(|(scheme, authority)| (scheme.to_ascii_lowercase(), authority))
+    };
+    match (split(one), split(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => one == other,
+    }
+}
+
+/// A `Host` says no scheme, so a port that is the usual one of the origin's scheme may be left out on either side.
+fn is_same_host(origin: &str, host: &str) -> bool {
+    split_origin(origin).is_some_and(|(scheme, authority)| {
+        !host.is_empty() && authority == normal_authority(scheme, host)
+    })
+}
+
+/// Scheme and authority, the authority in lower case and with its port.
+fn split_origin(origin: &str) -> Option<(&str, (String, String))> {
+    let (scheme, authority) = origin.split_once("://")?;
+    Some((scheme, normal_authority(scheme, authority)))
+}
+
+fn normal_authority(scheme: &str, authority: &str) -> (String, String) {
+    let usual = match scheme.to_ascii_lowercase().as_str() {
+        "http" | "ws" => "80",
+        "https" | "wss" => "443",
+        _ => "",
+    };
+    // The colons inside of an IPv6 address are not before a port.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (authority, usual),
+    };
+    (host.to_ascii_lowercase(), port.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::headers::Headers;
+
+    const GOOD: &[(&str, &str)] = &[
+        ("Host", "server.example.com"),
+        ("Upgrade", "websocket"),
+        ("Connection", "keep-alive, Upgrade"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Sec-WebSocket-Version", "13"),
+    ];
+
+    fn request(fields: &[(&str, &str)]) -> Parsed {
+        let mut headers = Headers::default();
+        for (name, value) in fields {
+            headers.append(*name, *value);
+        }
+        Parsed {
+            method: Method::Get,
+            target: "/chat".to_owned(),
+            path: "/chat".to_owned(),
+            query: String::new(),
+            is_http_11: true,
+            headers,
+            body: Vec::new(),
+        }
+    }
+
+    /// The good request with `name` replaced by `values`.
+    fn changed(name: &str, values: &[&str]) -> Parsed {
+        let mut fields: Vec<_> = GOOD.iter().copied().filter(|(key, _)| *key != name).collect();
+        fields.extend(values.iter().map(|value| (name, *value)));
+        request(&fields)
+    }
+
+    fn status(request: &Parsed) -> u16 {
+        match accept(request, None, &Websocket::new()) {
+            Ok(response) => response.status_code().code(),
+            Err(rejection) => rejection.status.code(),
+        }
+    }
+
+    #[test]
+    fn the_sample_of_the_rfc_is_accepted() {
+        let response = accept(&request(GOOD), Some("chat"), &Websocket::new()).unwrap();
+        assert_eq!(
+            response.header_value("Sec-WebSocket-Accept"),
+            Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        );
+        let text = String::from_utf8(response.encode_upgrade()).unwrap();
+        assert!(text.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{text}");
+        assert!(text.contains("\r\nConnection: Upgrade\r\n"), "{text}");
+        assert!(text.contains("\r\nSec-WebSocket-Protocol: chat\r\n"), "{text}");
+        assert!(!text.contains("Content-Length"), "{text}");
+    }
+
+    #[test]
+    fn each_rule_has_its_status() {
+        let cases: &[(&str, &[&str], u16)] = &[
+            ("Upgrade", &["WebSocket"], 101),
+            ("Upgrade", &["h2c, websocket"], 101),
+            ("Upgrade", &[], 426),
+            ("Upgrade", &["websockets"], 426),
+            ("Connection", &["UPGRADE"], 101),
+            ("Connection", &["keep-alive", "upgrade"], 101),
+            ("Connection", &["not-upgrade"], 400),
+            ("Connection", &["keep-alive"], 400),
+            ("Connection", &[], 400),
+            ("Sec-WebSocket-Version", &["8"], 426),
+            ("Sec-WebSocket-Version", &["13, 8"], 426),
+            ("Sec-WebSocket-Version", &["13", "13"], 400),
+            ("Sec-WebSocket-Version", &[], 426),
+            ("Sec-WebSocket-Key", &[], 400),
+            ("Sec-WebSocket-Key", &[""], 400),
+            ("Sec-WebSocket-Key", &["dGhlIHNhbXBsZQ=="], 400),
+            ("Sec-WebSocket-Key", &["dGhlIHNhbXBsZSBub25jZQ"], 400),
+            ("Sec-WebSocket-Key", &["dGhlIHNhbXBsZSBub25jZQ==, a"], 400),
+            ("Sec-WebSocket-Key", &["dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=="], 400),
+            ("Sec-WebSocket-Protocol", &["a, b c"], 400),
+            ("Origin", &["http://server.example.com"], 101),
+            ("Origin", &["https://SERVER.example.com:443"], 101),
+            ("Origin", &["http://server.example.com:8000"], 403),
+            ("Origin", &["http://evil.example.com"], 403),
+            ("Origin", &["http://server.example.com.evil.com"], 403),
+            ("Origin", &["http://evil.com/server.example.com"], 403),
+            ("Origin", &["null"], 403),
+            ("Origin", &["http://server.example.com", "http://server.example.com"], 400),
+        ];
+        for (name, values, expected) in cases {
+            assert_eq!(status(&changed(name, values)), *expected, "{name}: {values:?}");
+        }
+        let mut post = request(GOOD);
+        post.method = Method::Post;
+        assert_eq!(status(&post), 405);
+        let mut old = request(GOOD);
+        old.is_http_11 = false;
+        assert_eq!(status(&old), 400);
+    }
+
+    #[test]
+    fn ports_and_addresses_are_part_of_the_host() {
+        for (origin, host, expected) in [
+            ("http://localhost:8000", "localhost:8000", true),
+            ("http://localhost:8000", "localhost:8001", false),
+            ("http://localhost:8000", "127.0.0.1:8000", false),
+            ("http://[::1]:8000", "[::1]:8000", true),
+            ("http://[::1]", "[::1]", true),
+            ("https://a.example", "a.example:443", true),
+            ("http://a.example", "a.example:443", false),
+            ("http://", "", false),
+        ] {
+            assert_eq!(is_same_host(origin, host), expected, "{origin} at {host}");
+        }
+    }
+
+    #[test]
+    fn listed_origins_and_any_are_let_in() {
+        let foreign = changed("Origin", &["https://Friend.example"]);
+        let listed = Websocket::new().allow_origin("https://friend.example");
+        assert!(accept(&foreign, None, &listed).is_ok());
+        assert!(accept(&foreign, None, &Websocket::new().allow_any_origin()).is_ok());
+        let other = changed("Origin", &["http://friend.example"]);
+        assert!(accept(&other, None, &listed).is_err(), "the scheme counts");
+        let null = Websocket::new().allow_origin("null");
+        assert!(accept(&changed("Origin", &["null"]), None, &null).is_ok());
+    }
+}

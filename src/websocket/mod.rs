@@ -1,0 +1,14 @@
+//! WebSockets (RFC 6455): messages, and why a connection is closed.
+
+pub(crate) mod close;
+pub(crate) mod connection;
+pub(crate) mod decoder;
+pub(crate) mod frame;
+pub(crate) mod handshake;
+pub(crate) mod message;
+pub(crate) mod outbox;
+pub(crate) mod settings;
+
+pub use self::close::{CloseCode, InvalidClose};
+pub use self::message::{Message, Text};
+pub use bytes::Bytes;

@@ -1,0 +1,424 @@
+//! What waits to be written to one connection, and the one way it gets there.
+//!
+//! Whoever brings a frame while nobody writes becomes the writer: it takes the [`Pipe`], the write half, out of the
+//! state and writes, without blocking and without a lock held. A frame that comes meanwhile is left for it. What the
+//! client does not take at once goes, with the pipe, to a writer thread that waits; it ends when it has caught up, so a
+//! healthy connection costs none. The pipe moves, and there is one: frames cannot interleave, and their order is that
+//! of the queue.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::reaper::Reaper;
+use crate::socket::Socket;
+use crate::websocket::close::{Close, CloseCode};
+use crate::websocket::frame::Frame;
+use crate::websocket::settings::{Overflow, Websocket};
+
+/// Pongs that may wait; the reader stops reading before it answers more pings.
+const MAX_CONTROL_FRAMES: usize = 16;
+/// Frames to one write. A control frame waits behind no more than these.
+const MAX_BATCH: usize = 32;
+/// Batches that a sender writes for others before the writer thread takes over.
+const MAX_BATCHES_FOR_OTHERS: usize = 16;
+/// The writer thread's code is all in this file, and shallow.
+const WRITER_STACK: usize = 64 << 10;
+
+/// The outgoing half of a connection. Any thread may send; nothing blocks but a handler that floods its own client.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    socket: Arc<Socket>,
+    reaper: Reaper,
+    limits: Limits,
+    /// The thread that reads this connection and runs its handlers.
+    reader: ThreadId,
+    /// Mirrors `State::sealed` for a look without the lock.
+    is_sealed: AtomicBool,
+    state: Mutex<State>,
+    /// Signalled when room was made, or the state became final.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Limits {
+    bytes: usize,
+    messages: usize,
+    overflow: Overflow,
+    write_timeout: Duration,
+    close_timeout: Duration,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Pings and pongs: they overtake messages and are never refused.
+    control: VecDeque<Frame>,
+    messages: VecDeque<Frame>,
+    /// Messages accepted and not yet written whole, with those in the pipe; and their bytes.
+    waiting_messages: usize,
+    waiting_bytes: usize,
+    sent_messages: u64,
+    /// `None` while somebody writes, and for good when the stream is finished.
+    pipe: Option<Pipe>,
+    sealed: Option<Close>,
+    /// The close frame, until the pipe takes it.
+    last: Option<Frame>,
+    /// Everything was written and the stream was ended.
+    is_finished: bool,
+    failure: Option<String>,
+    /// The newest writer thread; it may have ended.
+    writer: Option<JoinHandle<()>>,
+}
+
+/// The write half: frames on their way, of which the first may be partly written.
+#[derive(Debug, Default)]
+struct Pipe {
+    batch: VecDeque<Queued>,
+    /// Bytes of the first frame that are written.
+    offset: usize,
+}
+
+#[derive(Debug)]
+struct Queued {
+    frame: Frame,
+    is_message: bool,
+}
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Full,
+    Closing,
+}
+
+impl Outbox {
+    /// An outbox whose first bytes are `opening`, the response that the client waits for. Nothing is written before
+    /// [`start`](Self::start), so that the connection can be registered first.
+    pub(crate) fn new(
+        socket: Arc<Socket>,
+        reaper: Reaper,
+        settings: &Websocket,
+        opening: Vec<u8>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            socket,
+            reaper,
+            limits: Limits {
+                bytes: settings.outbox_bytes,
+                messages: settings.outbox_messages,
+                overflow: settings.overflow,
+                write_timeout: settings.write_timeout,
+                close_timeout: settings.close_timeout,
+            },
+            reader: thread::current().id(),
+            is_sealed: AtomicBool::new(false),
+            state: Mutex::new(State { control: [opening.into()].into(), ..State::default() }),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// Begins to write.
+    pub(crate) fn start(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        state.pipe = Some(Pipe::default());
+        self.write_what_waits(state);
+    }
+
+    /// Takes a message for the client. The caller does not wait for the client, unless it is the connection's own
+    /// handler: then it waits for room, up to the write timeout, which holds back a client that floods.
+    pub(crate) fn send(self: &Arc<Self>, frame: &Frame) -> Result<(), Refused> {
+        let mut state = self.state.lock();
+        if !self.has_room(&state, frame) && self.is_reader() {
+            self.wait_for(&mut state, |state| self.has_room(state, frame));
+        }
+        if state.is_closing() {
+            return Err(Refused::Closing);
+        }
+        if !self.has_room(&state, frame) {
+            drop(state);
+            if self.limits.overflow == Overflow::Close {
+                self.seal(Close::new(CloseCode::TryAgainLater, "slow receiver"));
+            }
+            return Err(Refused::Full);
+        }
+        state.waiting_messages += 1;
+        state.waiting_bytes += frame.len();
+        state.messages.push_back(frame.clone());
+        self.write_what_waits(state);
+        Ok(())
+    }
+
+    /// Sends a ping or pong, ahead of the messages that wait. Only the reader does.
+    pub(crate) fn send_control(self: &Arc<Self>, frame: Frame) {
+        let mut state = self.state.lock();
+        let has_room = |state: &State| state.control.len() < MAX_CONTROL_FRAMES;
+        self.wait_for(&mut state, has_room);
+        if !state.is_closing() && has_room(&state) {
+            state.control.push_back(frame);
+            self.write_what_waits(state);
+        }
+    }
+
+    /// Closes: after all that waits, the close frame goes out, then the stream ends, and nothing is taken any more.
+    /// What has not ended by `close_timeout` is cut. Only the first call counts; whether this was it.
+    pub(crate) fn seal(self: &Arc<Self>, close: Close) -> bool {
+        let frame = Frame::close(&close);
+        self.seal_with(close, Some(frame))
+    }
+
+    /// Like [`seal`](Self::seal), without a close frame: for a client that ended without one.
+    pub(crate) fn seal_without_frame(self: &Arc<Self>, close: Close) -> bool {
+        self.seal_with(close, None)
+    }
+
+    fn seal_with(self: &Arc<Self>, close: Close, last: Option<Frame>) -> bool {
+        let mut state = self.state.lock();
+        if state.is_closing() {
+            return false;
+        }
+        state.sealed = Some(close);
+        state.last = last;
+        self.is_sealed.store(true, Ordering::Release);
+        self.changed.notify_all();
+        self.write_what_waits(state);
+        self.reaper.cut_after(&self.socket, self.limits.close_timeout);
+        true
+    }
+
+    /// Gives the connection up, with what waits for it.
+    pub(crate) fn fail(&self, reason: String) {
+        let mut state = self.state.lock();
+        if state.failure.is_none() && !state.is_finished {
+            state.failure = Some(reason);
+            self.is_sealed.store(true, Ordering::Release);
+            let dropped = (mem::take(&mut state.messages), mem::take(&mut state.control));
+            self.changed.notify_all();
+            drop(state);
+            drop(dropped);
+            self.socket.cut();
+        }
+    }
+
+    /// Whether the connection is being closed, or was given up.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.is_sealed.load(Ordering::Acquire)
+    }
+
+    /// Why it is being closed.
+    pub(crate) fn sealed(&self) -> Option<Close> {
+        self.state.lock().sealed.clone()
+    }
+
+    /// Waits for the end of a sealed outbox: everything written, or given up by the reaper's cut at the latest.
+    pub(crate) fn wait_until_done(&self) -> Done {
+        let mut state = self.state.lock();
+        while !state.is_finished && state.failure.is_none() {
+            self.changed.wait(&mut state);
+        }
+        let writer = state.writer.take();
+        let done = Done {
+            failure: state.failure.clone(),
+            sent: state.sent_messages,
+            unsent: state.waiting_messages,
+        };
+        drop(state);
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+        done
+    }
+
+    fn is_reader(&self) -> bool {
+        thread::current().id() == self.reader
+    }
+
+    /// One message always fits an empty outbox.
+    fn has_room(&self, state: &State, frame: &Frame) -> bool {
+        state.waiting_messages == 0
+            || (state.waiting_messages < self.limits.messages
+                && state.waiting_bytes.saturating_add(frame.len()) <= self.limits.bytes)
+    }
+
+    /// Waits until `condition`, the end, or the write timeout.
+    fn wait_for(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        mut condition: impl FnMut(&State) -> bool,
+    ) {
+        let deadline = Instant::now() + self.limits.write_timeout;
+        while !condition(state) && !state.is_closing() {
+            if self.changed.wait_until(state, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Writes from this thread what the client takes at once, if nobody writes already.
+    fn write_what_waits<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
+        let Some(mut pipe) = state.pipe.take() else {
+            return;
+        };
+        let mut batches = 0;
+        while let Some(mut loaded) = self.load(pipe, state) {
+            batches += 1;
+            let written = if batches > MAX_BATCHES_FOR_OTHERS {
+                Err(io::ErrorKind::WouldBlock.into())
+            } else {
+                loaded.write(|slices| self.socket.write_now(slices))
+            };
+            match written {
+                Ok(written) => {
+                    state = self.state.lock();
+                    self.settle(&mut state, &written);
+                    pipe = loaded;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.hand_to_writer(loaded);
+                }
+                Err(error) => return self.fail(format!("cannot write: {error}")),
+            }
+        }
+    }
+
+    fn hand_to_writer(self: &Arc<Self>, pipe: Pipe) {
+        let outbox = Arc::clone(self);
+        let writer = thread::Builder::new()
+            .name("rwf-writer".to_owned())
+            .stack_size(WRITER_STACK)
+            .spawn(move || outbox.write_all(pipe));
+        match writer {
+            Ok(writer) => self.state.lock().writer = Some(writer),
+            Err(error) => self.fail(format!("no thread to wait for a slow client: {error}")),
+        }
+    }
+
+    /// The writer thread: owns the pipe, ends when nothing waits any more or the client takes nothing for the write
+    /// timeout, and is joined by the reader when the connection ends.
+    fn write_all(&self, mut pipe: Pipe) {
+        loop {
+            let timeout = self.limits.write_timeout;
+            let written = pipe.write(|slices| self.socket.write_within(slices, timeout));
+            let written = match written {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return self.fail(format!("the client took nothing for {timeout:?}"));
+                }
+                Err(error) => return self.fail(format!("cannot write: {error}")),
+            };
+            let mut state = self.state.lock();
+            self.settle(&mut state, &written);
+            match self.load(pipe, state) {
+                Some(loaded) => pipe = loaded,
+                None => return,
+            }
+        }
+    }
+
+    /// Takes written messages off the account.
+    fn settle(&self, state: &mut State, written: &Written) {
+        state.waiting_messages -= written.messages;
+        state.waiting_bytes -= written.message_bytes;
+        state.sent_messages += written.messages as u64;
+        self.changed.notify_all();
+    }
+
+    /// Fills `pipe` with what waits; without anything it lays the pipe down, or ends the stream when that was all.
+    fn load(&self, mut pipe: Pipe, mut state: MutexGuard<'_, State>) -> Option<Pipe> {
+        if state.failure.is_some() {
+            return None;
+        }
+        while pipe.batch.len() < MAX_BATCH {
+            let queued = if let Some(frame) = state.control.pop_front() {
+                Queued { frame, is_message: false }
+            } else if let Some(frame) = state.messages.pop_front() {
+                Queued { frame, is_message: true }
+            } else if let Some(frame) = state.last.take() {
+                Queued { frame, is_message: false }
+            } else {
+                break;
+            };
+            pipe.batch.push_back(queued);
+        }
+        if !pipe.batch.is_empty() {
+            return Some(pipe);
+        }
+        if state.sealed.is_some() {
+            state.is_finished = true;
+            drop(state);
+            self.socket.finish_writing();
+            self.changed.notify_all();
+        } else {
+            state.pipe = Some(pipe);
+        }
+        None
+    }
+}
+
+/// How an outbox ended.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// Why the connection was given up, if it was.
+    pub(crate) failure: Option<String>,
+    pub(crate) sent: u64,
+    /// Messages that were taken and not written.
+    pub(crate) unsent: usize,
+}
+
+impl State {
+    fn is_closing(&self) -> bool {
+        self.sealed.is_some() || self.failure.is_some()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Written {
+    messages: usize,
+    message_bytes: usize,
+}
+
+impl Pipe {
+    /// One write of the whole batch; what it got rid of.
+    fn write(
+        &mut self,
+        send: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Written> {
+        let mut slices = [IoSlice::new(&[]); 2 * MAX_BATCH];
+        let mut count = 0;
+        let mut skip = self.offset;
+        for part in self.batch.iter().take(MAX_BATCH).flat_map(|queued| queued.frame.parts()) {
+            let skipped = skip.min(part.len());
+            skip -= skipped;
+            if skipped < part.len() {
+                slices[count] = IoSlice::new(&part[skipped..]);
+                count += 1;
+            }
+        }
+        let sent = send(&slices[..count])?;
+        Ok(self.advance(sent))
+    }
+
+    fn advance(&mut self, sent: usize) -> Written {
+        let mut written = Written::default();
+        let mut reached = self.offset + sent;
+        while let Some(first) = self.batch.front() {
+            let length = first.frame.len();
+            if reached < length {
+                break;
+            }
+            reached -= length;
+            if first.is_message {
+                written.messages += 1;
+                written.message_bytes += length;
+            }
+            self.batch.pop_front();
+        }
+        self.offset = reached;
+        written
+    }
+}

@@ -1,0 +1,247 @@
+//! The settings of a WebSocket endpoint.
+
+use std::time::Duration;
+
+use crate::websocket::decoder::Limits;
+
+/// The settings of a WebSocket endpoint: for all of a server's endpoints
+/// ([`Server::websocket`](crate::http::Server::websocket)), or for one
+/// ([`WebsocketController::websocket`](crate::controller::WebsocketController::websocket)).
+///
+/// ```
+/// use rwf::controller::Websocket;
+/// use std::time::Duration;
+///
+/// let settings = Websocket::new()
+///     .max_message_size(64 * 1024)
+///     .ping_interval(Duration::from_secs(10))
+///     .allow_origin("https://example.com")
+///     .subprotocols(["chat.v2", "chat.v1"]);
+/// # let _ = settings;
+/// ```
+#[derive(Debug, Clone)]
+pub struct Websocket {
+    pub(crate) max_message_size: usize,
+    pub(crate) max_frame_size: Option<usize>,
+    pub(crate) max_fragments: usize,
+    pub(crate) read_buffer_size: usize,
+    pub(crate) outbox_bytes: usize,
+    pub(crate) outbox_messages: usize,
+    pub(crate) overflow: Overflow,
+    pub(crate) ping_interval: Option<Duration>,
+    pub(crate) ping_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) close_timeout: Duration,
+    pub(crate) origins: Origins,
+    pub(crate) subprotocols: Vec<String>,
+}
+
+/// What happens to a message that finds its receiver's outbox full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// The receiver is closed as too slow, with 1013, after what it already has in its outbox.
+    #[default]
+    Close,
+    /// The message is refused, which its sender is told; the connection stays.
+    Refuse,
+}
+
+/// Which pages may open a WebSocket here.
+#[derive(Debug, Clone)]
+pub(crate) enum Origins {
+    /// Those of the host that the request names, and these.
+    SameHost(Vec<String>),
+    Any,
+}
+
+impl Default for Websocket {
+    fn default() -> Self {
+        Self {
+            max_message_size: 1 << 20,
+            max_frame_size: None,
+            max_fragments: 131_072,
+            read_buffer_size: 8 << 10,
+            outbox_bytes: 1 << 20,
+            outbox_messages: 1024,
+            overflow: Overflow::Close,
+            ping_interval: Some(Duration::from_secs(20)),
+            ping_timeout: Duration::from_secs(20),
+            write_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            origins: Origins::SameHost(Vec::new()),
+            subprotocols: Vec::new(),
+        }
+    }
+}
+
+impl Websocket {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The longest message that is taken, in bytes, over all its fragments; a longer one is closed with 1009.
+    /// Default 1 MiB. Memory for it is taken as its bytes arrive.
+    #[must_use]
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.max_message_size = bytes;
+        self
+    }
+
+    /// The longest frame that is taken, in bytes of payload; a longer one is closed with 1009.
+    /// Default: as long as a message may be.
+    #[must_use]
+    pub fn max_frame_size(mut self, bytes: usize) -> Self {
+        self.max_frame_size = Some(bytes);
+        self
+    }
+
+    /// The most frames that a message may be split into; one more is closed with 1008. Default 131,072.
+    /// Empty fragments add nothing to the size of a message, so they need a limit of their own.
+    #[must_use]
+    pub fn max_fragments(mut self, fragments: usize) -> Self {
+        self.max_fragments = fragments;
+        self
+    }
+
+    /// The most bytes that one read takes, and so the size of a connection's input buffer. Default 8 KiB.
+    /// Longer payloads are read straight into their message.
+    #[must_use]
+    pub fn read_buffer_size(mut self, bytes: usize) -> Self {
+        self.read_buffer_size = bytes;
+        self
+    }
+
+    /// The most bytes that wait for one client, default 1 MiB; see [`Overflow`] for what comes then.
+    /// A message that is longer still fits an empty outbox.
+    #[must_use]
+    pub fn outbox_bytes(mut self, bytes: usize) -> Self {
+        self.outbox_bytes = bytes;
+        self
+    }
+
+    /// The most messages that wait for one client, default 1,024; see [`Overflow`] for what comes then.
+    #[must_use]
+    pub fn outbox_messages(mut self, messages: usize) -> Self {
+        self.outbox_messages = messages;
+        self
+    }
+
+    /// What happens to a message that finds its receiver's outbox full. Default [`Overflow::Close`].
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// How long a client may be silent before it is sent a ping; `None` for never. Default 20 s, which also keeps
+    /// proxies from cutting a quiet connection.
+    #[must_use]
+    pub fn ping_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.ping_interval = interval.into();
+        self
+    }
+
+    /// How long after an unanswered ping a silent client is given up. Default 20 s. Any byte counts as an answer.
+    #[must_use]
+    pub fn ping_timeout(mut self, timeout: Duration) -> Self {
+        self.ping_timeout = timeout;
+        self
+    }
+
+    /// How long a client may take nothing of what is written to it before it is given up. Default 10 s.
+    #[must_use]
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
+    /// How long closing may take from its beginning, with all that is queued and the client's answer. Default 5 s.
+    #[must_use]
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    /// Lets pages from `origin` connect too, written as browsers send it: `https://example.com`, with a port that is
+    /// not the scheme's usual one. By default only pages of the same host may.
+    #[must_use]
+    pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
+        if let Origins::SameHost(more) = &mut self.origins {
+            more.push(origin.into());
+        }
+        self
+    }
+
+    /// Lets pages from anywhere connect. Only for endpoints that do not trust cookies: any site that a visitor looks
+    /// at can then talk to this one in the visitor's name.
+    #[must_use]
+    pub fn allow_any_origin(mut self) -> Self {
+        self.origins = Origins::Any;
+        self
+    }
+
+    /// The subprotocols that the endpoint speaks. The first of the client's that is among them wins; a client that
+    /// offers none of them is accepted without one.
+    #[must_use]
+    pub fn subprotocols<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.subprotocols = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            max_message_size: self.max_message_size,
+            max_frame_size: self.max_frame_size.unwrap_or(self.max_message_size),
+            max_fragments: self.max_fragments,
+            read_buffer_size: self.read_buffer_size.max(1),
+        }
+    }
+
+    /// The first setting that makes no sense, with what to do about it.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        let zero = "has to be more than zero";
+        let mut times = vec![
+            ("ping_timeout", self.ping_timeout),
+            ("write_timeout", self.write_timeout),
+            ("close_timeout", self.close_timeout),
+        ];
+        times.extend(self.ping_interval.map(|interval| ("ping_interval", interval)));
+        let counts = [
+            ("max_message_size", self.max_message_size),
+            ("max_fragments", self.max_fragments),
+            ("read_buffer_size", self.read_buffer_size),
+        ];
+        let time = times.into_iter().find(|(_, time)| time.is_zero()).map(|(name, _)| name);
+        let count = counts.into_iter().find(|(_, count)| *count == 0).map(|(name, _)| name);
+        match time.or(count) {
+            Some("ping_interval") => {
+                Err(("ping_interval", "has to be more than zero, or `None` for no pings"))
+            }
+            Some(name) => Err((name, zero)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_may_be_as_long_as_a_message_unless_said_otherwise() {
+        let settings = Websocket::new().max_message_size(5 << 20);
+        assert_eq!(settings.limits().max_frame_size, 5 << 20);
+        assert_eq!(settings.max_frame_size(7).limits().max_frame_size, 7);
+    }
+
+    #[test]
+    fn zero_is_named() {
+        assert_eq!(Websocket::new().check(), Ok(()));
+        assert_eq!(Websocket::new().ping_interval(None).check(), Ok(()));
+        let wrong = Websocket::new().close_timeout(Duration::ZERO);
+        assert_eq!(wrong.check().unwrap_err().0, "close_timeout");
+        assert!(Websocket::new().ping_interval(Duration::ZERO).check().is_err());
+    }
+}

@@ -1,0 +1,232 @@
+//! What the behaviour tests share: a server on a port of its own, a raw client, and waiting under a deadline.
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(unreachable_pub, reason = "it is a module of each test")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rwf::http::{Route, Server, ServerHandle};
+use rwf::prelude::*;
+
+/// Nothing that works takes so long; what hangs fails with a message after it.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A server for `routes` on a free port, shut down when dropped.
+pub fn serve(routes: Vec<Route>) -> ServerHandle {
+    start(Server::new(routes))
+}
+
+/// Starts `server` on a free port.
+pub fn start(server: Server) -> ServerHandle {
+    server.bind("127.0.0.1:0").spawn().unwrap()
+}
+
+/// Waits until `condition` holds; fails with `what` when it does not within the deadline.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain until {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A client that sends just the bytes it is told to, and reads under a deadline.
+#[derive(Debug)]
+pub struct Raw {
+    pub stream: TcpStream,
+    received: Vec<u8>,
+}
+
+/// A frame as it came from the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    pub first: u8,
+    pub payload: Vec<u8>,
+}
+
+impl Raw {
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self { stream, received: Vec::new() }
+    }
+
+    /// Connects and opens a WebSocket at `path`.
+    pub fn open(address: SocketAddr, path: &str) -> Self {
+        Self::open_with(address, path, "")
+    }
+
+    /// Opens a WebSocket with further header lines, each with its line end.
+    pub fn open_with(address: SocketAddr, path: &str, headers: &str) -> Self {
+        let mut raw = Self::connect(address);
+        raw.send(upgrade_request(path, headers).as_bytes());
+        let head = raw.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        raw
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Sends a whole masked frame: `first` is `0x81` for text, `0x82` for binary, `0x88` for close.
+    pub fn send_frame(&mut self, first: u8, payload: &[u8]) {
+        self.send(&client_frame(first, payload));
+    }
+
+    pub fn send_text(&mut self, text: &str) {
+        self.send_frame(0x81, text.as_bytes());
+    }
+
+    pub fn send_close(&mut self, code: u16, reason: &str) {
+        self.send_frame(0x88, &[&code.to_be_bytes(), reason.as_bytes()].concat());
+    }
+
+    /// Everything up to and with the empty line.
+    pub fn head(&mut self) -> String {
+        let end = loop {
+            if let Some(at) = self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break at + 4;
+            }
+            assert!(self.read_more(), "the stream ended in the head: {:?}", self.text());
+        };
+        String::from_utf8(self.received.drain(..end).collect()).unwrap()
+    }
+
+    /// A whole response: its head, and its body by `Content-Length`.
+    pub fn response(&mut self) -> (String, String) {
+        let head = self.head();
+        let length = header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+        let body = self.take(length);
+        (head, String::from_utf8(body).unwrap())
+    }
+
+    /// Exactly `length` bytes.
+    pub fn take(&mut self, length: usize) -> Vec<u8> {
+        while self.received.len() < length {
+            assert!(self.read_more(), "the stream ended early: {:?}", self.text());
+        }
+        self.received.drain(..length).collect()
+    }
+
+    /// The next frame; fails at the end of the stream.
+    #[track_caller]
+    pub fn frame(&mut self) -> Frame {
+        let head = self.take(2);
+        assert_eq!(head[1] & 0x80, 0, "servers do not mask");
+        let length = match head[1] {
+            126 => u16::from_be_bytes(self.take(2).try_into().unwrap()).into(),
+            127 => u64::from_be_bytes(self.take(8).try_into().unwrap()),
+            length => length.into(),
+        };
+        Frame { first: head[0], payload: self.take(usize::try_from(length).unwrap()) }
+    }
+
+    /// The next frame, which has to be a text.
+    #[track_caller]
+    pub fn text_frame(&mut self) -> String {
+        let frame = self.frame();
+        assert_eq!(frame.first, 0x81, "expected a text: {frame:?}");
+        String::from_utf8(frame.payload).unwrap()
+    }
+
+    /// The next frame, which has to be a close, as code and reason; 1005 when it has no body.
+    #[track_caller]
+    pub fn close_frame(&mut self) -> (u16, String) {
+        let frame = self.frame();
+        assert_eq!(frame.first, 0x88, "expected a close: {frame:?}");
+        match frame.payload.as_slice() {
+            [] => (1005, String::new()),
+            [high, low, reason @ ..] => {
+                (u16::from_be_bytes([*high, *low]), String::from_utf8(reason.to_vec()).unwrap())
+            }
+            [_] => panic!("a close of one byte"),
+        }
+    }
+
+    /// Whether the server ended the stream in good order, after what was read so far.
+    #[track_caller]
+    pub fn expect_end(&mut self) {
+        assert_eq!(self.rest(), b"", "expected the end of the stream");
+    }
+
+    /// All bytes up to the end of the stream, which has to come in good order.
+    #[track_caller]
+    pub fn rest(&mut self) -> Vec<u8> {
+        while self.read_more() {}
+        std::mem::take(&mut self.received)
+    }
+
+    #[track_caller]
+    fn read_more(&mut self) -> bool {
+        let mut buffer = [0; 16 << 10];
+        match self.stream.read(&mut buffer) {
+            Ok(count) => {
+                self.received.extend_from_slice(&buffer[..count]);
+                count > 0
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                panic!("nothing came for {DEADLINE:?}, after {:?}", self.text())
+            }
+            Err(error) => panic!("the stream broke: {error}, after {:?}", self.text()),
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.received).into_owned()
+    }
+}
+
+/// The request that opens a WebSocket, with further header lines.
+pub fn upgrade_request(path: &str, headers: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
+    )
+}
+
+/// A masked frame.
+pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [0x11, 0x22, 0x93, 0xf4];
+    let mut frame = vec![first];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | u8::try_from(length).unwrap()),
+        length @ 126..=65_535 => {
+            frame.push(0x80 | 126);
+            frame.extend(u16::try_from(length).unwrap().to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend(u64::try_from(length).unwrap().to_be_bytes());
+        }
+    }
+    frame.extend(mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// The value of the first header of that name in a head.
+pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+/// Answers every message of a client, to all its connections.
+#[derive(Default, macros::WebsocketController)]
+pub struct Echo;
+
+#[async_trait]
+impl WebsocketController for Echo {
+    async fn handle_message(&self, client: &SessionId, message: Message) -> Result<(), Error> {
+        Comms::websocket(client).send(message)?;
+        Ok(())
+    }
+}
