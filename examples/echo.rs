@@ -1,6 +1,7 @@
 //! The smallest WebSocket server: sends every message back.
 //! Run it with `cargo run --example echo`.
-//! Try it in a browser's console: `ws = new WebSocket("ws://localhost:8000/websocket"); ws.onmessage = console.log`,
+//! Try it by opening http://localhost:8000/ (a 404 page will do), and in its console:
+//! `ws = new WebSocket("ws://localhost:8000/websocket"); ws.onmessage = event => console.log(event.data)`,
 //! then `ws.send("hello")`.
 
 use rwf::controller::Websocket;

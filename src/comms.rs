@@ -73,7 +73,8 @@ impl Comms {
     /// The message is queued, and written when the client takes it: a slow client delays neither the caller nor the
     /// other receivers. One whose outbox is full is closed with 1013, or left out, as its endpoint's
     /// [`Overflow`](crate::controller::Overflow) says. The exception is a handler that sends to its own connection:
-    /// it waits for room, up to the write timeout, so that a client that floods is held back rather than cut off.
+    /// it waits for room, up to the write timeout, so that a client that floods is held back rather than cut off. Hold
+    /// no lock there that other handlers need.
     ///
     /// # Errors
     ///

@@ -1,4 +1,85 @@
-//! WebSocket servers in plain, blocking Rust.
+//! WebSocket servers in plain, blocking Rust: one thread per connection, no async runtime.
+//!
+//! A program writes a controller and gives it a route:
+//!
+//! ```no_run
+//! use rwf::http::{self, Server};
+//! use rwf::prelude::*;
+//!
+//! #[derive(Default, macros::WebsocketController)]
+//! struct Echo;
+//!
+//! #[async_trait]
+//! impl WebsocketController for Echo {
+//!     async fn handle_connection(&self, client: &SessionId) -> Result<(), Error> {
+//!         log::info!("Client {:?} connected to the echo server", client);
+//!         Ok(())
+//!     }
+//!
+//!     async fn handle_message(&self, client: &SessionId, message: Message) -> Result<(), Error> {
+//!         let comms = Comms::websocket(client);
+//!         comms.send(message)?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! #[rwf::main]
+//! async fn main() -> Result<(), http::Error> {
+//!     Server::new(vec![route!("/websocket" => Echo)]).launch().await
+//! }
+//! ```
+//!
+//! `async` is the syntax of the traits, not a runtime: a handler runs on its connection's own thread and may block.
+//!
+//! # Where to go
+//!
+//! - [`WebsocketController`](controller::WebsocketController): what a WebSocket endpoint does with its clients.
+//! - [`Comms`](comms::Comms): reaches any session, from handlers, from other threads, from the rest of the program.
+//! - [`Controller`](controller::Controller), [`Request`](http::Request), [`Response`](http::Response): plain HTTP on
+//!   the same port, and a look at a request before it becomes a WebSocket.
+//! - [`Server`](http::Server): the address, and every limit and timeout; [`run`](http::Server::run) it as a program, or
+//!   [`spawn`](http::Server::spawn) it inside one.
+//! - [`Websocket`](controller::Websocket): the settings of one endpoint or of all.
+//! - [`SessionId`](session::SessionId): who a connection belongs to.
+//!
+//! # Life of a connection
+//!
+//! 1. The accept thread takes it and gives it a thread.
+//! 2. That thread reads a request, under one deadline, finds its route and calls the controller's `handle`. Most answer,
+//!    and the thread reads the next request.
+//! 3. `WebsocketController::handle` checks the handshake, takes the socket out of the request, registers the connection
+//!    under its session, and sends the 101. A send to the session from here on reaches the client, behind the 101.
+//! 4. The same thread is the *reader* now, inside that call: bytes become messages, and each goes to `handle_message`.
+//!    Pings are answered on the way, and silence is noticed by the read's timeout.
+//! 5. Whoever sends to the connection, on whatever thread, writes what the client takes at once, without blocking. What
+//!    the client does not take waits in the *outbox*, and a *writer* thread waits with it until it has caught up.
+//! 6. Whoever closes first seals the outbox: what waits goes out, then the close frame, then the end of the stream.
+//!    The reader reads on until the client ends too. The *reaper*, one thread per server, cuts what takes too long.
+//! 7. `handle_close` is called, `handle` returns, the thread ends.
+//!
+//! That `handle` *is* the connection makes a hand-written [`Controller`](controller::Controller) equal to the derive,
+//! lets a controller be made for one connection from its request, and keeps a panic on the thread that it concerns.
+//!
+//! # The house
+//!
+//! A file imports from files below it only; `tests/floors.rs` holds this drawing and checks it. Parsers and protocol
+//! rules know no socket: bytes in, values out. Frame headers are parsed by tungstenite; the rest of the receiving side is
+//! `websocket/decoder.rs`, whose first lines say why. The outgoing queue is a lock around two queues and not a channel,
+//! because the write half moves with it: see `websocket/outbox.rs`.
+//!
+//! ```text
+//! server/      builder · handle · acceptor         start and stop; accept, a thread per connection
+//! http/        serve                               a connection's requests, in order
+//!              router                              path → controller
+//! controller/  websocket                           the session inside `handle`
+//! controller/  http      comms   websocket/connection    Controller; who is connected; the reader's side
+//! http/        request   websocket/handshake
+//!              link                                a connection as its server sees it
+//! websocket/   outbox                              the only writer
+//! http/        parser, response · websocket/ decoder, frame, settings · session, settings
+//! (ground)     error, executor, os, socket, reaper · http/ headers, cookie, path … · websocket/ message, close
+//! ```
+
 mod error;
 mod executor;
 mod link;
@@ -20,3 +101,8 @@ pub use crate::executor::block_on;
 pub use rwf_macros as macros;
 pub use rwf_macros::{main, route};
 pub use uuid::Uuid;
+
+/// The README's programs, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -9,9 +9,10 @@ pub(crate) fn main(arguments: TokenStream, item: TokenStream) -> syn::Result<Tok
     if !arguments.is_empty() {
         return Err(Error::new_spanned(arguments, "write `#[rwf::main]`: it takes no arguments"));
     }
-    let ItemFn { attrs, vis, mut sig, block, .. } = syn::parse2(item.clone()).map_err(|_| {
-        Error::new_spanned(&item, "`#[rwf::main]` goes before `async fn main() { … }`")
+    let item: ItemFn = syn::parse2(item).map_err(|error| {
+        Error::new(error.span(), "`#[rwf::main]` goes before `async fn main() { … }`")
     })?;
+    let ItemFn { attrs, vis, mut sig, block, .. } = item;
     if sig.asyncness.take().is_none() {
         return Err(Error::new_spanned(
             sig.fn_token,

@@ -11,7 +11,7 @@ use crate::http::response::Response;
 /// Answers the requests of a route, on the thread of their connection.
 ///
 /// It may block: it holds up nobody but its own client. One value serves all connections at the same time, hence
-/// `Sync`; what changes belongs behind a lock or in an atomic.
+/// `Sync`; what changes belongs behind a lock, whose guard may not live across an `await`, or in an atomic.
 ///
 /// ```
 /// use rwf::prelude::*;

@@ -55,6 +55,10 @@ use crate::websocket::settings::Websocket;
 /// # let _ = route;
 /// ```
 ///
+/// Handlers are told the session, and a send to it reaches all its tabs. Where one tab is meant, the controller made for
+/// the connection keeps [`Request::connection_id`] and sends with
+/// [`Comms::connection`](crate::comms::Comms::connection).
+///
 /// An error from a method closes the connection, with 1011 unless the error
 /// [says otherwise](Error::with_close); so does a panic. Other connections notice nothing.
 #[async_trait]
@@ -126,11 +130,7 @@ fn run<C: WebsocketController + ?Sized>(
     let subprotocol = request.subprotocol(&settings.subprotocols);
     let opening = match handshake::accept(request.parsed(), subprotocol, &settings) {
         Ok(opening) => opening,
-        Err(rejection) => {
-            let (peer, path) = (request.peer_addr(), request.path());
-            log::info!("no websocket peer={peer} path={path}: {}", rejection.reason);
-            return Ok(rejection.response());
-        }
+        Err(rejection) => return Ok(rejection.response()),
     };
     if let Err((name, reason)) = settings.check() {
         return Err(Error::new(format!("the setting `{name}` of this endpoint {reason}")));

@@ -30,8 +30,6 @@ pub(crate) struct Rejection {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parsed {
     pub(crate) method: Method,
-    /// The target as it was sent, for the log.
-    pub(crate) target: String,
     /// Not decoded.
     pub(crate) path: String,
     pub(crate) query: String,
@@ -284,7 +282,6 @@ fn parse_head(bytes: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, R
     }
     let request = Parsed {
         method,
-        target: target.to_owned(),
         path: path.to_owned(),
         query: query.to_owned(),
         is_http_11,

@@ -205,7 +205,7 @@ impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
             .field("method", &self.method())
-            .field("target", &self.shared.parsed.target)
+            .field("path", &self.path())
             .field("peer", &self.peer_addr())
             .field("session", &self.session)
             .finish_non_exhaustive()

@@ -30,6 +30,8 @@ pub struct Response {
     body: Bytes,
     /// The first header or cookie that cannot be sent.
     invalid: Option<String>,
+    /// What the log says about it beside the status.
+    note: Option<String>,
     /// The connection went on as a WebSocket and has ended: nothing is left to answer.
     is_over: bool,
 }
@@ -53,6 +55,7 @@ impl Response {
             headers: Headers::default(),
             body: Bytes::new(),
             invalid: None,
+            note: None,
             is_over: false,
         }
     }
@@ -175,6 +178,16 @@ impl Response {
     #[must_use]
     pub fn header_value(&self, name: &str) -> Option<&str> {
         self.headers.get(name)
+    }
+
+    /// Has the log say why.
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+
+    pub(crate) fn take_note(&mut self) -> Option<String> {
+        self.note.take()
     }
 
     pub(crate) fn is_over(&self) -> bool {

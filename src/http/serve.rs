@@ -127,7 +127,6 @@ impl Exchange<'_> {
     fn answer(&mut self, parsed: Parsed) -> Next {
         let began = Instant::now();
         let method = parsed.method;
-        let target = parsed.target.clone();
         let mut keeps = keeps_alive(&parsed);
         let connection_header = if parsed.is_http_11 { None } else { Some("keep-alive") };
         let (route, parameters) = match self.router.find(&parsed.path) {
@@ -145,19 +144,16 @@ impl Exchange<'_> {
             None => Response::not_found(),
         };
         let name = route.map_or("no route", Route::name);
-        let response = match response.invalid() {
+        let mut response = match response.invalid() {
             Some(what) => {
-                log::error!("{name} answered {method} {target} with what cannot be sent: {what}");
-                Response::internal_error()
+                Response::internal_error().note(format!("the response cannot be sent: {what}"))
             }
             None => response,
         };
         if response.is_over() {
             return Next::Nothing;
         }
-        let (status, took) = (response.status_code().code(), began.elapsed());
-        let peer = self.link.peer;
-        log::info!("{method} {target} {status} controller={name} took={took:.1?} peer={peer}");
+        self.log(&request, name, &mut response, began.elapsed());
         let Some(upgrade) = request.take_upgrade() else {
             // A controller ran the WebSocket and then answered as if it had not.
             return Next::Nothing;
@@ -176,10 +172,22 @@ impl Exchange<'_> {
             Ok(()) if keeps => Next::Request,
             Ok(()) => Next::End,
             Err(error) => {
-                log::debug!("cannot answer peer={peer}: {error}");
+                log::debug!("cannot answer peer={}: {error}", self.link.peer);
                 Next::Nothing
             }
         }
+    }
+
+    /// One line for each request. The query stays out of it: tokens travel there.
+    fn log(&self, request: &Request, name: &str, response: &mut Response, took: Duration) {
+        let (method, path, peer) = (request.method(), request.path(), self.link.peer);
+        let note = response.take_note().map_or_else(String::new, |note| format!(": {note}"));
+        let status = response.status_code().code();
+        let level = if status == 500 { log::Level::Error } else { log::Level::Info };
+        log::log!(
+            level,
+            "{method} {path} {status} controller={name} took={took:.1?} peer={peer}{note}"
+        );
     }
 
     /// Answers a request that makes no sense; where it ends is not known, so the connection ends with it.
@@ -213,19 +221,14 @@ fn keeps_alive(request: &Parsed) -> bool {
     }
 }
 
-/// Calls a controller: its error or panic becomes an answer and a line in the log.
+/// Calls a controller: its error or panic becomes an answer, and a note for the log.
 fn call(route: &Route, request: &Request) -> Response {
-    let (name, method, path) = (route.name(), request.method(), request.path());
     match catch_unwind(AssertUnwindSafe(|| block_on(route.controller().handle(request)))) {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
-            let level = if error.is_chosen() { log::Level::Info } else { log::Level::Error };
-            log::log!(level, "{name} failed at {method} {path}: {error}");
-            Response::new().status(error.status()).text(error.status().reason())
+            let status = error.status();
+            Response::new().status(status).text(status.reason()).note(error.to_string())
         }
-        Err(_) => {
-            log::error!("{name} panicked at {method} {path}");
-            Response::internal_error()
-        }
+        Err(_) => Response::internal_error().note("the controller panicked"),
     }
 }

@@ -21,6 +21,7 @@ use crate::websocket::settings::Websocket;
 /// ```no_run
 /// use rwf::prelude::*;
 /// use rwf::http::{self, Server};
+/// # #[derive(Default)]
 /// # struct Chat;
 /// # #[async_trait]
 /// # impl Controller for Chat {
@@ -28,7 +29,7 @@ use crate::websocket::settings::Websocket;
 /// # }
 ///
 /// fn main() -> Result<(), http::Error> {
-///     Server::new(vec![route!("/chat" => self::Chat)])
+///     Server::new(vec![route!("/chat" => Chat)])
 ///         .bind("0.0.0.0:8080")
 ///         .max_connections(500)
 ///         .run()
@@ -73,7 +74,6 @@ impl Server {
     /// Listens on `address` instead: `"0.0.0.0:80"`, `("localhost", 8080)`, a `SocketAddr`. Port 0 lets the system
     /// choose; [`ServerHandle::local_addr`] tells what it chose.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "addresses are mostly literals")]
     pub fn bind(mut self, address: impl ToSocketAddrs + Debug) -> Self {
         self.address = match address.to_socket_addrs() {
             Ok(resolved) => Address::Resolved(resolved.collect()),

@@ -56,7 +56,8 @@ pub struct ServerHandle {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// Connections that ended in good order: WebSockets with a close frame from each side, requests with their answers.
+    /// Connections that ended in good order: WebSockets with a close frame from each side, and HTTP connections with
+    /// the answers to their requests, which may be none.
     pub closed: usize,
     /// Connections that did not.
     pub cut: usize,

@@ -152,9 +152,12 @@ impl Connection {
 
     /// Reads and forgets until the client ends its stream. Closing before that could send a reset, which would eat
     /// what was written last, the close frame (RFC 6455 §7.1.1).
-    fn read_to_the_end(&mut self) {
+    fn read_to_the_end(&self) {
+        if matches!(self.end, Some(End::Stream(_))) {
+            return;
+        }
         let mut discarded = Vec::with_capacity(4096);
-        while !matches!(self.end, Some(End::Stream(_))) {
+        loop {
             discarded.clear();
             match self.socket.read(&mut discarded, NO_PING) {
                 Ok(0) => return,

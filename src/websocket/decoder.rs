@@ -490,7 +490,7 @@ mod tests {
     #[test]
     fn wrong_text_is_found_before_its_frame_is_complete() {
         let mut wire = frame(0x81, &[b'a'; 1000]);
-        wire[20] = 0xff ^ wire[20];
+        wire[20] ^= 0xff;
         let (events, violation) = decode(&wire[..200], 200);
         assert_eq!(events, []);
         assert_eq!(violation.map(|close| close.code), Some(CloseCode::InvalidPayload));

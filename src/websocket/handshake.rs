@@ -16,7 +16,7 @@ pub(crate) struct Rejection {
     status: Status,
     /// A header that the status demands.
     header: Option<(&'static str, &'static str)>,
-    pub(crate) reason: String,
+    reason: String,
 }
 
 impl Rejection {
@@ -38,7 +38,8 @@ impl Rejection {
         let response = Response::new()
             .status(self.status)
             .text(self.reason.as_str())
-            .header("Connection", "close");
+            .header("Connection", "close")
+            .note(self.reason.as_str());
         match self.header {
             Some((name, value)) => response.header(name, value),
             None => response,
@@ -136,7 +137,7 @@ fn check_origin(request: &Parsed, origins: &Origins) -> Result<(), Rejection> {
     if is_same_host(origin, host) || listed.iter().any(|listed| same_origin(listed, origin)) {
         return Ok(());
     }
-    let reason = format!("pages from {origin} may not connect here");
+    let reason = format!("pages from {origin} may not connect here; see `allow_origin`");
     Err(Rejection::new(Status::FORBIDDEN, reason))
 }
 
@@ -150,7 +151,8 @@ fn same_origin(one: &str, other: &str) -> bool {
     }
 }
 
-/// A `Host` says no scheme, so a port that is the usual one of the origin's scheme may be left out on either side.
+/// A `Host` says no scheme, so a port that is the usual one of the origin's scheme may be left out on either side. The
+/// loopback names are one host: who can serve a page on one of them, at the same port, is this machine's own.
 fn is_same_host(origin: &str, host: &str) -> bool {
     split_origin(origin).is_some_and(|(scheme, authority)| {
         !host.is_empty() && authority == normal_authority(scheme, host)
@@ -174,7 +176,11 @@ fn normal_authority(scheme: &str, authority: &str) -> (String, String) {
         Some((host, port)) if !port.contains(']') => (host, port),
         _ => (authority, usual),
     };
-    (host.to_ascii_lowercase(), port.to_owned())
+    let host = match host.to_ascii_lowercase() {
+        loopback if ["localhost", "127.0.0.1", "[::1]"].contains(&&*loopback) => "localhost".into(),
+        host => host,
+    };
+    (host, port.to_owned())
 }
 
 #[cfg(test)]
@@ -197,7 +203,6 @@ mod tests {
         }
         Parsed {
             method: Method::Get,
-            target: "/chat".to_owned(),
             path: "/chat".to_owned(),
             query: String::new(),
             is_http_11: true,
@@ -282,7 +287,11 @@ mod tests {
         for (origin, host, expected) in [
             ("http://localhost:8000", "localhost:8000", true),
             ("http://localhost:8000", "localhost:8001", false),
-            ("http://localhost:8000", "127.0.0.1:8000", false),
+            ("http://localhost:8000", "127.0.0.1:8000", true),
+            ("http://127.0.0.1:8000", "LOCALHOST:8000", true),
+            ("http://[::1]:8000", "localhost:8000", true),
+            ("http://127.0.0.1:8000", "example.com:8000", false),
+            ("http://localhost.evil.example:8000", "localhost:8000", false),
             ("http://[::1]:8000", "[::1]:8000", true),
             ("http://[::1]", "[::1]", true),
             ("https://a.example", "a.example:443", true),

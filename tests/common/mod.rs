@@ -107,6 +107,12 @@ impl Raw {
         (head, String::from_utf8(body).unwrap())
     }
 
+    /// Sends a request and waits for its response.
+    pub fn ask(&mut self, request: &str) -> (String, String) {
+        self.send(request.as_bytes());
+        self.response()
+    }
+
     /// Exactly `length` bytes.
     pub fn take(&mut self, length: usize) -> Vec<u8> {
         while self.received.len() < length {
@@ -163,6 +169,21 @@ impl Raw {
         std::mem::take(&mut self.received)
     }
 
+    /// Fails when anything comes within `time`, the end of the stream included.
+    #[track_caller]
+    pub fn expect_nothing_for(&mut self, time: Duration) {
+        assert_eq!(self.text(), "", "expected nothing");
+        assert!(self.is_quiet_for(time), "expected nothing, and something came, or the end");
+    }
+
+    /// Whether nothing comes within `time`, the end of the stream included.
+    pub fn is_quiet_for(&self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        matches!(peeked, Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    }
+
     #[track_caller]
     fn read_more(&mut self) -> bool {
         let mut buffer = [0; 16 << 10];
@@ -181,6 +202,17 @@ impl Raw {
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.received).into_owned()
     }
+}
+
+/// A request without a body.
+pub fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+/// The status of a response's head.
+pub fn status(head: &str) -> u16 {
+    let code = head.strip_prefix("HTTP/1.1 ").and_then(|head| head.get(..3));
+    code.and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status in {head:?}"))
 }
 
 /// The request that opens a WebSocket, with further header lines.
@@ -217,6 +249,27 @@ pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then(|| value.trim())
     })
+}
+
+/// A controller made of a function.
+pub struct Answer<F>(F);
+
+/// A controller that answers with `function`.
+pub fn answer<F>(function: F) -> Answer<F>
+where
+    F: Fn(&Request) -> Result<Response, Error> + Send + Sync,
+{
+    Answer(function)
+}
+
+#[async_trait]
+impl<F> Controller for Answer<F>
+where
+    F: Fn(&Request) -> Result<Response, Error> + Send + Sync,
+{
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        (self.0)(request)
+    }
 }
 
 /// Answers every message of a client, to all its connections.

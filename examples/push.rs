@@ -1,0 +1,58 @@
+//! A page and its WebSocket in one server, and messages that the server sends unasked: from a controller to the
+//! visitor's own tabs, and from a thread to everyone.
+//! Run it with `cargo run --example push`.
+//! Try it by opening http://localhost:8000/ in two tabs, and in another browser.
+
+use std::thread;
+use std::time::Duration;
+
+use rwf::http::{self, Method, Server};
+use rwf::prelude::*;
+
+#[derive(Default)]
+struct Page;
+
+#[async_trait]
+impl Controller for Page {
+    async fn handle(&self, _: &Request) -> Result<Response, Error> {
+        Ok(Response::new().html(include_str!("push.html")))
+    }
+}
+
+#[derive(Default, macros::WebsocketController)]
+struct Push;
+
+#[async_trait]
+impl WebsocketController for Push {}
+
+#[derive(Default)]
+struct Hello;
+
+#[async_trait]
+impl Controller for Hello {
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        if request.method() != Method::Post {
+            return Ok(Response::method_not_allowed().header("Allow", "POST"));
+        }
+        Comms::websocket(request.session_id()).send("hey there")?;
+        Ok(Response::no_content())
+    }
+}
+
+fn count_seconds() {
+    for seconds in 1_u64.. {
+        thread::sleep(Duration::from_secs(1));
+        if let Err(error) = Comms::notify().send(format!("up for {seconds} s")) {
+            log::warn!("nobody could be told the time: {error}");
+        }
+    }
+}
+
+#[rwf::main]
+async fn main() -> Result<(), http::Error> {
+    thread::spawn(count_seconds);
+
+    Server::new(vec![route!("/" => Page), route!("/websocket" => Push), route!("/hello" => Hello)])
+        .launch()
+        .await
+}

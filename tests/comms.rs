@@ -1,0 +1,155 @@
+//! Reaching sessions: all tabs, one tab, and the truth about how many.
+
+mod common;
+
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+use common::{DEADLINE, Echo, Raw, header, serve, upgrade_request, wait_until};
+use parking_lot::Mutex;
+use rwf::comms::SendError;
+use rwf::http::ServerHandle;
+use rwf::prelude::*;
+
+/// A tab of `session`.
+fn tab(server: &ServerHandle, session: SessionId) -> Raw {
+    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    Raw::open_with(server.local_addr(), "/", &cookie)
+}
+
+#[test]
+fn a_send_reaches_all_tabs_of_a_session_and_nobody_else() {
+    let server = serve(vec![route!("/" => Echo)]);
+    let (ours, theirs) = (SessionId::guest(), SessionId::guest());
+    let mut tabs = [tab(&server, ours), tab(&server, ours)];
+    let mut other = tab(&server, theirs);
+    assert_eq!(Comms::websocket(ours).send("for us"), Ok(2));
+    assert_eq!(Comms::websocket(theirs).send("for them"), Ok(1));
+    for tab in &mut tabs {
+        assert_eq!(tab.text_frame(), "for us");
+    }
+    assert_eq!(other.text_frame(), "for them");
+}
+
+#[test]
+fn nobody_there_is_no_error() {
+    let comms = Comms::websocket(SessionId::guest());
+    assert_eq!(comms.send("hello?"), Ok(0));
+    assert_eq!(comms.close(CloseCode::Normal, ""), Ok(0));
+    assert!(!comms.is_connected());
+}
+
+/// Tells the connection id of each client.
+struct Telling(Mutex<Sender<ConnectionId>>);
+
+#[async_trait]
+impl Controller for Telling {
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        self.0.lock().send(request.connection_id())?;
+        WebsocketController::handle(&Echo, request).await
+    }
+}
+
+#[test]
+fn one_tab_can_be_reached_alone() {
+    let (sender, ids) = channel();
+    let server = serve(vec![route!("/" => Telling(Mutex::new(sender)))]);
+    let session = SessionId::guest();
+    let mut first = tab(&server, session);
+    let first_id = ids.recv_timeout(DEADLINE).unwrap();
+    let mut second = tab(&server, session);
+    assert_eq!(Comms::connection(first_id).send("you"), Ok(1));
+    assert_eq!(Comms::websocket(session).send("both"), Ok(2));
+    assert_eq!(first.text_frame(), "you");
+    assert_eq!(first.text_frame(), "both");
+    assert_eq!(second.text_frame(), "both");
+    assert_eq!(Comms::connection(first_id).close(4000, "you"), Ok(1));
+    assert_eq!(first.close_frame(), (4000, "you".to_owned()));
+    assert!(Comms::websocket(session).is_connected(), "the other tab is still there");
+}
+
+#[test]
+fn a_client_that_has_seen_the_101_is_reached() {
+    let server = serve(vec![route!("/" => Echo)]);
+    for _ in 0..200 {
+        let session = SessionId::guest();
+        let mut client = tab(&server, session);
+        assert_eq!(Comms::websocket(session).send("welcome"), Ok(1));
+        assert_eq!(client.text_frame(), "welcome");
+    }
+}
+
+#[test]
+fn the_session_of_the_cookie_is_the_session_that_is_reached() {
+    let server = serve(vec![route!("/" => Echo)]);
+    let mut visitor = Raw::connect(server.local_addr());
+    visitor.send(upgrade_request("/", "").as_bytes());
+    let head = visitor.head();
+    let cookie = header(&head, "set-cookie").expect("a new visitor gets a cookie");
+    let session = cookie.strip_prefix("rwf_session=").unwrap().split(';').next().unwrap();
+    let session: SessionId = session.parse().unwrap();
+    assert_eq!(Comms::websocket(session).send("found you"), Ok(1));
+    assert_eq!(visitor.text_frame(), "found you");
+}
+
+#[test]
+fn each_threads_messages_keep_their_order() {
+    const THREADS: usize = 8;
+    const MESSAGES: usize = 300;
+    let server = serve(vec![route!("/" => Echo)]);
+    let session = SessionId::guest();
+    let mut client = tab(&server, session);
+    let comms = Comms::websocket(session);
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let comms = comms.clone();
+            scope.spawn(move || {
+                for number in 0..MESSAGES {
+                    // Faster than the client reads: the outbox has room for 1,024.
+                    while comms.send(format!("{thread} {number}")) != Ok(1) {
+                        thread::yield_now();
+                    }
+                    if number % 50 == 49 {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        let mut next = [0; THREADS];
+        for _ in 0..THREADS * MESSAGES {
+            let text = client.text_frame();
+            let (thread, number) = text.split_once(' ').unwrap();
+            let thread: usize = thread.parse().unwrap();
+            assert_eq!(number.parse(), Ok(next[thread]), "thread {thread}");
+            next[thread] += 1;
+        }
+    });
+}
+
+#[test]
+fn a_session_goes_with_its_last_tab() {
+    let server = serve(vec![route!("/" => Echo)]);
+    let session = SessionId::guest();
+    let comms = Comms::websocket(session);
+    let first = tab(&server, session);
+    let second = tab(&server, session);
+    assert!(comms.is_connected());
+    drop(first);
+    wait_until("one tab is left", || comms.send("") == Ok(1));
+    drop(second);
+    wait_until("none is left", || comms.send("") == Ok(0));
+    assert!(!comms.is_connected());
+}
+
+#[test]
+fn errors_of_a_send_go_through_the_question_mark() {
+    fn handler() -> Result<(), Error> {
+        Err(SendError::Full)?
+    }
+    fn program() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Comms::websocket(1).send("to nobody")?;
+        Err(SendError::Closing)?
+    }
+    assert!(handler().unwrap_err().to_string().contains("full"));
+    assert!(program().unwrap_err().to_string().contains("closed"));
+}

@@ -1,0 +1,29 @@
+//! Reaching everybody. Alone in its file: it would reach the clients of other tests.
+
+mod common;
+
+use common::{Echo, Raw, serve};
+use rwf::prelude::*;
+
+#[test]
+fn a_broadcast_leaves_one_session_out_and_a_notification_nobody() {
+    let server = serve(vec![route!("/" => Echo)]);
+    let tab = |session: SessionId| {
+        let cookie = format!("Cookie: rwf_session={session}\r\n");
+        Raw::open_with(server.local_addr(), "/", &cookie)
+    };
+    let (ours, theirs) = (SessionId::guest(), SessionId::guest());
+    let mut our_tab = tab(ours);
+    let mut their_tabs = [tab(theirs), tab(theirs)];
+    assert_eq!(Comms::broadcast(ours).send("not for us"), Ok(2));
+    assert_eq!(Comms::notify().send("for all"), Ok(3));
+    for tab in &mut their_tabs {
+        assert_eq!(tab.text_frame(), "not for us");
+        assert_eq!(tab.text_frame(), "for all");
+    }
+    assert_eq!(our_tab.text_frame(), "for all");
+    assert_eq!(Comms::notify().close(CloseCode::ServiceRestart, "again soon"), Ok(3));
+    for tab in their_tabs.iter_mut().chain([&mut our_tab]) {
+        assert_eq!(tab.close_frame(), (1012, "again soon".to_owned()));
+    }
+}

@@ -1,0 +1,276 @@
+//! Stopping a server, in every state, and servers inside other programs.
+
+mod common;
+
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{DEADLINE, Echo, Raw, serve, start, upgrade_request, wait_until};
+use parking_lot::Mutex;
+use rwf::controller::Websocket;
+use rwf::http::{self, Server, ServerHandle};
+use rwf::prelude::*;
+
+/// Shuts down on another thread; the report comes through the channel.
+fn shut_down(server: ServerHandle) -> Receiver<http::Report> {
+    let (sender, report) = channel();
+    thread::spawn(move || sender.send(server.shutdown().expect("no handler asks")));
+    report
+}
+
+#[test]
+fn clients_are_closed_with_1001_after_what_was_sent() {
+    let server = serve(vec![route!("/" => Echo)]);
+    let address = server.local_addr();
+    let session = SessionId::guest();
+    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let clients: Vec<_> = (0..5).map(|_| Raw::open_with(address, "/", &cookie)).collect();
+    Comms::websocket(session).send("last words").unwrap();
+    let report = shut_down(server);
+    for mut client in clients {
+        assert_eq!(client.text_frame(), "last words");
+        assert_eq!(client.close_frame().0, 1001);
+        client.send_close(1001, "");
+        client.expect_end();
+    }
+    let report = report.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((report.closed, report.cut, report.running), (5, 0, 0));
+}
+
+#[test]
+fn the_address_is_free_at_once() {
+    let server = serve(vec![route!("/" => Echo)]);
+    let address = server.local_addr();
+    let mut client = Raw::open(address, "/");
+    client.send_text("hello");
+    client.text_frame();
+    client.send_close(1000, "");
+    client.close_frame();
+    client.expect_end();
+    drop(client);
+    server.shutdown().unwrap();
+    let again = Server::new(vec![route!("/" => Echo)]).bind(address).spawn().unwrap();
+    Raw::open(again.local_addr(), "/");
+}
+
+#[test]
+fn a_client_that_does_not_answer_is_cut_in_time() {
+    let settings = Websocket::new().close_timeout(Duration::from_secs(60));
+    let server = start(
+        Server::new(vec![route!("/" => Echo)])
+            .shutdown_timeout(Duration::from_millis(200))
+            .websocket(settings),
+    );
+    let mut client = Raw::open(server.local_addr(), "/");
+    let began = Instant::now();
+    let report = server.shutdown().unwrap();
+    assert_eq!((report.closed, report.cut, report.running), (0, 1, 0));
+    assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+    assert_eq!(client.close_frame().0, 1001);
+    client.expect_end();
+}
+
+#[test]
+fn a_full_outbox_does_not_hold_up_the_shutdown() {
+    let server =
+        start(Server::new(vec![route!("/" => Echo)]).shutdown_timeout(Duration::from_millis(300)));
+    let session = SessionId::guest();
+    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let _client = Raw::open_with(server.local_addr(), "/", &cookie);
+    let message = Message::binary(vec![7; 64 << 10]);
+    while Comms::websocket(session).send(&message).is_ok() {}
+    let began = Instant::now();
+    let report = server.shutdown().unwrap();
+    assert_eq!((report.closed, report.cut), (0, 1));
+    assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+}
+
+#[test]
+fn a_request_that_is_being_read_is_answered_with_503() {
+    let server = serve(vec![route!("/" => Echo)]);
+    let address = server.local_addr();
+    let mut half = Raw::connect(address);
+    half.send(&upgrade_request("/", "").as_bytes()[..40]);
+    let mut silent = Raw::connect(address);
+    let mut kept = Raw::connect(address);
+    kept.send(b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n");
+    kept.response();
+    // The half request is read by now: a full exchange came after it.
+    let report = shut_down(server);
+    let (head, _) = half.response();
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    half.expect_end();
+    silent.expect_end();
+    kept.expect_end();
+    drop((half, silent, kept));
+    let report = report.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(report.cut, 0);
+}
+
+/// Waits for permission before it answers.
+struct Gate {
+    entered: Mutex<Sender<()>>,
+    permission: Mutex<Receiver<()>>,
+}
+
+#[async_trait]
+impl Controller for Gate {
+    async fn handle(&self, _: &Request) -> Result<Response, Error> {
+        self.entered.lock().send(())?;
+        let _ = self.permission.lock().recv_timeout(DEADLINE);
+        Ok(Response::new().text("worth waiting for"))
+    }
+}
+
+#[test]
+fn a_request_that_is_being_answered_gets_its_answer() {
+    let ((entered, inside), (permit, permission)) = (channel(), channel());
+    let gate = Gate { entered: Mutex::new(entered), permission: Mutex::new(permission) };
+    let server = serve(vec![route!("/" => gate)]);
+    let mut client = Raw::connect(server.local_addr());
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    inside.recv_timeout(DEADLINE).unwrap();
+    let address = server.local_addr();
+    let report = shut_down(server);
+    wait_until("nothing listens", || TcpStream::connect(address).is_err());
+    permit.send(()).unwrap();
+    let (head, body) = client.response();
+    assert_eq!(body, "worth waiting for");
+    assert!(head.contains("Connection: close"), "{head}");
+    client.expect_end();
+    drop(client);
+    // The look whether it listens may have been a connection too.
+    let report = report.recv_timeout(DEADLINE).unwrap();
+    assert!(report.closed >= 1, "{report:?}");
+    assert_eq!((report.cut, report.running), (0, 0));
+}
+
+#[test]
+fn a_handler_that_goes_on_is_reported_as_running() {
+    let ((entered, inside), (permit, permission)) = (channel(), channel());
+    let gate = Gate { entered: Mutex::new(entered), permission: Mutex::new(permission) };
+    let server =
+        start(Server::new(vec![route!("/" => gate)]).shutdown_timeout(Duration::from_millis(50)));
+    let mut client = Raw::connect(server.local_addr());
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    inside.recv_timeout(DEADLINE).unwrap();
+    let report = server.shutdown().unwrap();
+    assert_eq!((report.closed, report.cut, report.running), (0, 1, 1));
+    permit.send(()).unwrap();
+}
+
+#[test]
+fn a_second_call_waits_for_the_first_and_gives_the_same_report() {
+    let server = Arc::new(serve(vec![route!("/" => Echo)]));
+    let mut client = Raw::open(server.local_addr(), "/");
+    let calls: Vec<_> = (0..3)
+        .map(|_| {
+            let server = Arc::clone(&server);
+            thread::spawn(move || server.shutdown().unwrap())
+        })
+        .collect();
+    let waiting = thread::spawn({
+        let server = Arc::clone(&server);
+        move || server.join().unwrap()
+    });
+    client.close_frame();
+    client.send_close(1001, "");
+    client.expect_end();
+    drop(client);
+    let reports: Vec<_> = calls.into_iter().map(|call| call.join().unwrap()).collect();
+    for report in reports.iter().chain([&waiting.join().unwrap(), &server.shutdown().unwrap()]) {
+        assert_eq!((report.closed, report.cut), (1, 0));
+    }
+}
+
+/// Tells what a shutdown says that its own handler asks for.
+#[derive(Default)]
+struct Suicidal {
+    server: Arc<OnceLock<ServerHandle>>,
+}
+
+#[async_trait]
+impl WebsocketController for Suicidal {
+    async fn handle_message(&self, client: &SessionId, _: Message) -> Result<(), Error> {
+        let server = self.server.get().expect("the server is known");
+        for result in [server.shutdown(), server.join()] {
+            let text = result.map_or_else(|error| error.to_string(), |_| "stopped".to_owned());
+            Comms::websocket(client).send(text)?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Controller for Suicidal {
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        WebsocketController::handle(self, request).await
+    }
+}
+
+#[test]
+fn a_handler_that_calls_shutdown_gets_an_error() {
+    let controller = Suicidal::default();
+    let handle = Arc::clone(&controller.server);
+    handle.set(serve(vec![route!("/" => controller)])).unwrap();
+    let server = handle.get().unwrap();
+    let mut client = Raw::open(server.local_addr(), "/");
+    client.send_text("stop");
+    for _ in 0..2 {
+        let text = client.text_frame();
+        assert!(text.contains("handler cannot wait"), "{text}");
+    }
+    client.send_close(1000, "");
+    client.close_frame();
+    drop(client);
+    server.shutdown().unwrap();
+}
+
+#[test]
+fn dropping_the_handle_shuts_down() {
+    let server = serve(vec![route!("/" => Echo)]);
+    let address = server.local_addr();
+    let mut client = Raw::open(address, "/");
+    let dropping = thread::spawn(move || drop(server));
+    assert_eq!(client.close_frame().0, 1001);
+    client.send_close(1001, "");
+    client.expect_end();
+    drop(client);
+    dropping.join().unwrap();
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn two_servers_live_in_one_process() {
+    let one = serve(vec![route!("/" => Echo)]);
+    let other = serve(vec![route!("/" => Echo)]);
+    let session = SessionId::guest();
+    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let mut here = Raw::open_with(one.local_addr(), "/", &cookie);
+    let mut there = Raw::open_with(other.local_addr(), "/", &cookie);
+    assert_eq!(Comms::websocket(session).send("both"), Ok(2));
+    assert_eq!(here.text_frame(), "both");
+    assert_eq!(there.text_frame(), "both");
+    let report = shut_down(one);
+    here.close_frame();
+    here.send_close(1001, "");
+    here.expect_end();
+    drop(here);
+    assert_eq!(report.recv_timeout(DEADLINE).unwrap().closed, 1);
+    there.send_text("unharmed");
+    assert_eq!(there.text_frame(), "unharmed");
+}
+
+#[test]
+fn a_given_listener_is_served() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::new(vec![route!("/" => Echo)]).listener(listener).spawn().unwrap();
+    assert_eq!(server.local_addr(), address);
+    let mut client = Raw::open(address, "/");
+    client.send_text("hello");
+    assert_eq!(client.text_frame(), "hello");
+}
