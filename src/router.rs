@@ -15,7 +15,8 @@ pub struct Route {
 
 impl Route {
     /// Serves `path` with `controller`. In a path, `:name` takes one segment and a trailing `*name` takes all that is
-    /// left; a wrong one is an error when the server starts.
+    /// left, which may be nothing behind its slash; a wrong one is an error when the server starts. Values are decoded and
+    /// then taken as they are: one may be `..`, so they are no file names.
     #[must_use]
     pub fn new<C: Controller + 'static>(path: impl Into<String>, controller: C) -> Self {
         Self { path: path.into(), controller: Box::new(controller), name: name_of::<C>() }
@@ -64,6 +65,10 @@ impl Router {
 
     /// The route of a path that is not decoded yet.
     pub(crate) fn find(&self, path: &str) -> Result<(&Route, Parameters), NotFound> {
+        if path == "*" {
+            // The whole server, which only `OPTIONS` asks (RFC 9112 §3.2.4).
+            return Err(NotFound::NoRoute);
+        }
         let segments = path::segments(path).ok_or(NotFound::Undecodable)?;
         self.routes
             .iter()
@@ -125,6 +130,6 @@ mod tests {
         let router = router(&["/a"]).unwrap();
         assert_eq!(router.find("/b").unwrap_err(), NotFound::NoRoute);
         assert_eq!(router.find("/%zz").unwrap_err(), NotFound::Undecodable);
-        assert_eq!(router.find("*").unwrap_err(), NotFound::Undecodable);
+        assert_eq!(router.find("*").unwrap_err(), NotFound::NoRoute);
     }
 }

@@ -26,6 +26,8 @@ use proc_macro::TokenStream;
 /// # let _ = route;
 /// ```
 ///
+/// A module with this derive cannot have a trait, or a type with parameters, of the name `Websocket`.
+///
 /// It writes this, which can be written by hand where a look at the request comes first:
 ///
 /// ```
@@ -81,7 +83,15 @@ pub fn route(input: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    expand(main_attribute::main(arguments.into(), item.into()))
+    let is_function = syn::parse::<syn::ItemFn>(item.clone()).is_ok();
+    match main_attribute::main(arguments.into(), item.into()) {
+        // With a `main` left, rustc does not complain of its absence as well.
+        Err(error) if is_function => {
+            let error = error.into_compile_error();
+            quote::quote!(#error fn main() {}).into()
+        }
+        tokens => expand(tokens),
+    }
 }
 
 fn expand(tokens: syn::Result<proc_macro2::TokenStream>) -> TokenStream {

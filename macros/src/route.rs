@@ -24,16 +24,16 @@ enum Controller {
 impl Parse for Route {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         if input.is_empty() {
-            return Err(input.error(USAGE));
+            return Err(Error::new(input.span(), USAGE));
         }
         let path: Expr = input.parse().map_err(|error| Error::new(error.span(), USAGE))?;
         check_path(&path)?;
         if !input.peek(Token![=>]) {
-            return Err(input.error(format!("expected `=>`: {USAGE}")));
+            return Err(Error::new(input.span(), format!("expected `=>`: {USAGE}")));
         }
         input.parse::<Token![=>]>()?;
         if input.is_empty() {
-            return Err(input.error(format!("expected a controller: {USAGE}")));
+            return Err(Error::new(input.span(), format!("expected a controller: {USAGE}")));
         }
         let controller = match input.parse()? {
             Expr::Path(path) if names_type(&path) => Controller::Type(path),
@@ -41,7 +41,7 @@ impl Parse for Route {
         };
         input.parse::<Option<Token![,]>>()?;
         if !input.is_empty() {
-            return Err(input.error(format!("one route at a time: {USAGE}")));
+            return Err(Error::new(input.span(), format!("one route at a time: {USAGE}")));
         }
         Ok(Self { path, controller })
     }

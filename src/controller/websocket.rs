@@ -62,6 +62,10 @@ use crate::websocket::settings::Websocket;
 /// An error from a method closes the connection, with 1011 unless the error
 /// [says otherwise](Error::with_close); so does a panic. Other connections notice nothing.
 #[async_trait]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say what its WebSockets do",
+    note = "write `#[async_trait] impl WebsocketController for {Self} {{ … }}`"
+)]
 pub trait WebsocketController: Send + Sync {
     /// The settings of this endpoint: `defaults` are the server's.
     fn websocket(&self, defaults: Websocket) -> Websocket {
@@ -89,7 +93,8 @@ pub trait WebsocketController: Send + Sync {
     }
 
     /// Called once when the connection has ended, in whatever way, if `handle_connection` was called. The connection
-    /// is not among its session's any more.
+    /// is not among its session's any more. With a client that answers no close and ends no stream that is after
+    /// `close_timeout`.
     ///
     /// `code` and `reason` are those of whichever side closed first; [`CloseCode::NoStatus`] when the client gave none,
     /// and [`CloseCode::Abnormal`], with a reason for people, when the connection broke.

@@ -64,6 +64,8 @@ pub(crate) struct Parser {
     /// Up to here the buffer was looked at for the end of a line.
     scanned: usize,
     body: Option<Body>,
+    /// Whether the last head asked for no body, also when it was rejected.
+    is_head: bool,
 }
 
 /// A request whose body is arriving.
@@ -86,7 +88,7 @@ enum Framing {
 
 impl Parser {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, buffer: Vec::new(), scanned: 0, body: None }
+        Self { limits, buffer: Vec::new(), scanned: 0, body: None, is_head: false }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -95,6 +97,11 @@ impl Parser {
             None if self.buffer.is_empty() => Phase::Idle,
             None => Phase::Head,
         }
+    }
+
+    /// Whether the last head was that of a `HEAD` request.
+    pub(crate) fn is_head(&self) -> bool {
+        self.is_head
     }
 
     /// Lets `read` append to the buffer.
@@ -106,12 +113,12 @@ impl Parser {
         read(&mut self.buffer)
     }
 
-    /// What came behind the last request: the first frames of a client that did not wait.
-    pub(crate) fn into_rest(self) -> Vec<u8> {
-        self.buffer
+    /// What came behind the last request: the next one, or the first frames of a client that did not wait.
+    pub(crate) fn take_rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
     }
 
-    /// Puts back what [`into_rest`](Self::into_rest) took.
+    /// Puts back what [`take_rest`](Self::take_rest) took.
     pub(crate) fn restore(&mut self, rest: Vec<u8>) {
         self.buffer = rest;
         self.scanned = 0;
@@ -153,6 +160,7 @@ impl Parser {
         };
         self.buffer.drain(..length);
         self.scanned = 0;
+        self.is_head = request.method == Method::Head;
         let framing = framing(&request, self.limits.max_body_size)?;
         let wants_continue = wants_continue(&request, framing)?;
         self.body = Some(Body { request: Box::new(request), framing, wants_continue });
@@ -306,7 +314,12 @@ fn check_line_ends(head: &[u8]) -> Result<(), Rejection> {
 /// Whether the request line ends with some version of HTTP, such as that of HTTP/2's preface.
 fn names_http_version(head: &[u8]) -> bool {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(_), Some(_), Some(version), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return false;
+    };
     matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
@@ -320,13 +333,18 @@ fn field_text(value: &[u8]) -> String {
 
 /// Path, query, and the authority of a target in absolute form (RFC 9112 §3.2).
 fn split_target(target: &str) -> Result<(&str, &str, Option<&str>), Rejection> {
-    let (authority, rest) = match target.strip_prefix("http://") {
-        Some(absolute) => {
+    let (authority, rest) = match target.split_once("://") {
+        Some((scheme, absolute))
+            if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) =>
+        {
             let end = absolute.find(['/', '?']).unwrap_or(absolute.len());
             let (authority, rest) = absolute.split_at(end);
-            (Some(authority), if rest.is_empty() { "/" } else { rest })
+            if authority.is_empty() || !is_authority(authority) {
+                return Err(bad("the request's target names no host"));
+            }
+            (Some(authority), rest)
         }
-        None => (None, target),
+        _ => (None, target),
     };
     let rest = rest.split('#').next().unwrap_or_default();
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -412,8 +430,12 @@ fn wants_continue(request: &Parsed, framing: Framing) -> Result<bool, Rejection>
 
 /// The line before a chunk (RFC 9112 §7.1): its length, and the chunk's.
 fn chunk_size(buffer: &[u8]) -> Result<Option<(usize, usize)>, Rejection> {
+    // A size has at least one digit; httparse reads none as zero, which would end the body.
+    if buffer.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) {
+        return Err(bad("a chunk has no valid size"));
+    }
     match httparse::parse_chunk_size(buffer) {
-        Ok(httparse::Status::Complete((line, size))) => {
+        Ok(httparse::Status::Complete((line, size))) if line <= MAX_CHUNK_LINE => {
             check_line_ends(&buffer[..line])?;
             // More than memory holds is over every limit.
             Ok(Some((line, usize::try_from(size).unwrap_or(usize::MAX - 2))))
@@ -590,6 +612,6 @@ mod tests {
             })
             .unwrap();
         assert!(matches!(parser.next(), Ok(Step::Request(_))));
-        assert_eq!(parser.into_rest(), b"\x81\x80");
+        assert_eq!(parser.take_rest(), b"\x81\x80");
     }
 }

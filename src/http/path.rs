@@ -66,6 +66,8 @@ impl Pattern {
         let mut rest = segments;
         for segment in &self.segments {
             match segment {
+                // The slash before it has to be there, else it could not be told from nothing behind the slash.
+                Segment::Rest(_) if rest.is_empty() => return None,
                 Segment::Rest(name) => {
                     parameters.push((name.clone(), rest.join("/")));
                     rest = &[];
@@ -168,6 +170,7 @@ mod tests {
         assert_eq!(matched("/chat/:room", "/chat/a/b"), None);
         assert_eq!(matched("/f/*rest", "/f/a/b"), pairs(&[("rest", "a/b")]));
         assert_eq!(matched("/f/*rest", "/f/"), pairs(&[("rest", "")]));
+        assert_eq!(matched("/f/*rest", "/f"), None);
         assert_eq!(matched("/:a/x/:b", "/1/x/2"), pairs(&[("a", "1"), ("b", "2")]));
     }
 

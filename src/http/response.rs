@@ -199,15 +199,20 @@ impl Response {
         self.headers.has_token("Connection", "close")
     }
 
-    /// What cannot be sent, if anything.
-    pub(crate) fn invalid(&self) -> Option<&str> {
-        self.invalid.as_deref()
+    /// The response, or a 500 if it cannot be sent: a 1xx is no answer, and a header may be impossible.
+    pub(crate) fn or_internal_error(self) -> Self {
+        let what = match self.invalid {
+            None if self.status.code() >= 200 => return self,
+            None => format!("the status {}", self.status),
+            Some(what) => what,
+        };
+        Self::internal_error().note(format!("the response cannot be sent: {what}"))
     }
 
     /// The bytes of a head that opens a WebSocket: no body and no framing.
     pub(crate) fn encode_upgrade(&self) -> Vec<u8> {
         let mut head = self.encode_head();
-        head.push_str("\r\n");
+        head.push_str("Connection: Upgrade\r\n\r\n");
         head.into_bytes()
     }
 
@@ -217,8 +222,13 @@ impl Response {
         if !self.status.is_bodiless() {
             let _ = write!(head, "Content-Length: {}\r\n", self.body.len());
         }
-        if let Some(connection) = connection {
-            let _ = write!(head, "Connection: {connection}\r\n");
+        let is_of_the_author = |option: &&str| {
+            !option.eq_ignore_ascii_case("close") && !option.eq_ignore_ascii_case("keep-alive")
+        };
+        let others = self.headers.list("Connection").filter(is_of_the_author);
+        let options: Vec<_> = others.chain(connection).collect();
+        if !options.is_empty() {
+            let _ = write!(head, "Connection: {}\r\n", options.join(", "));
         }
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
@@ -231,12 +241,11 @@ impl Response {
     fn encode_head(&self) -> String {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status.code(), self.status.reason());
         let _ = write!(head, "Date: {}\r\n", httpdate::fmt_http_date(SystemTime::now()));
-        let is_upgrade = self.status == Status::SWITCHING_PROTOCOLS;
         for (name, value) in self.headers.iter() {
             let is_ours = ["Content-Length", "Transfer-Encoding", "Date", "Connection"]
                 .iter()
                 .any(|ours| name.eq_ignore_ascii_case(ours));
-            if !is_ours || (is_upgrade && name == "Connection") {
+            if !is_ours {
                 let _ = write!(head, "{name}: {value}\r\n");
             }
         }
@@ -288,11 +297,13 @@ mod tests {
 
     #[test]
     fn a_header_that_would_split_the_response_is_caught() {
-        assert!(Response::new().header("X", "a\r\nSet-Cookie: b").invalid().is_some());
-        assert!(Response::new().header("X Y", "").invalid().is_some());
-        assert!(Response::new().cookie(Cookie::new("a", ";")).invalid().is_some());
-        assert!(Response::new().redirect("/x\r\n").invalid().is_some());
-        assert!(Response::new().header("X", "ok").invalid().is_none());
+        let status = |response: Response| response.or_internal_error().status_code().code();
+        assert_eq!(status(Response::new().header("X", "a\r\nSet-Cookie: b")), 500);
+        assert_eq!(status(Response::new().header("X Y", "")), 500);
+        assert_eq!(status(Response::new().cookie(Cookie::new("a", ";"))), 500);
+        assert_eq!(status(Response::new().redirect("/x\r\n")), 500);
+        assert_eq!(status(Response::new().status(103)), 500);
+        assert_eq!(status(Response::new().header("X", "ok")), 200);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(crate) fn serve(link: &Arc<Link>, router: &Router) {
         max_headers: settings.max_headers,
         max_body_size: settings.max_body_size,
     };
-    let mut exchange = Exchange { link, router, limits, parser: Parser::new(limits) };
+    let mut exchange = Exchange { link, router, parser: Parser::new(limits) };
     // A new connection has one deadline for its whole first head; later ones begin with their first byte.
     let opening = Instant::now() + settings.open_timeout;
     let mut deadlines = Deadlines { first_byte: opening, head: Some(opening) };
@@ -65,7 +65,6 @@ struct Deadlines {
 struct Exchange<'a> {
     link: &'a Arc<Link>,
     router: &'a Router,
-    limits: Limits,
     parser: Parser,
 }
 
@@ -126,9 +125,7 @@ impl Exchange<'_> {
     /// Hands a request to its controller and sends what that answers.
     fn answer(&mut self, parsed: Parsed) -> Next {
         let began = Instant::now();
-        let method = parsed.method;
-        let mut keeps = keeps_alive(&parsed);
-        let connection_header = if parsed.is_http_11 { None } else { Some("keep-alive") };
+        let is_http_11 = parsed.is_http_11;
         let (route, parameters) = match self.router.find(&parsed.path) {
             Ok((route, parameters)) => (Some(route), parameters),
             Err(NotFound::NoRoute) => (None, Vec::new()),
@@ -137,44 +134,38 @@ impl Exchange<'_> {
             }
         };
         // The controller may go on with the connection, so it gets what came behind the request too.
-        let rest = std::mem::replace(&mut self.parser, Parser::new(self.limits)).into_rest();
+        let rest = self.parser.take_rest();
         let request = Request::new(parsed, parameters, self.link, rest);
-        let response = match route {
+        let mut response = match route {
             Some(route) => call(route, &request),
             None => Response::not_found(),
-        };
-        let name = route.map_or("no route", Route::name);
-        let mut response = match response.invalid() {
-            Some(what) => {
-                Response::internal_error().note(format!("the response cannot be sent: {what}"))
-            }
-            None => response,
         };
         if response.is_over() {
             return Next::Nothing;
         }
+        response = response.or_internal_error();
+        let name = route.map_or("no route", Route::name);
         self.log(&request, name, &mut response, began.elapsed());
         let Some(upgrade) = request.take_upgrade() else {
             // A controller ran the WebSocket and then answered as if it had not.
             return Next::Nothing;
         };
         self.parser.restore(upgrade.rest);
-        keeps &= !response.wants_close() && !self.link.context.is_stopping();
-        let connection_header = if keeps { connection_header } else { Some("close") };
-        let response = match request.new_visitor() {
-            Some(visitor) => {
-                let name = &self.link.context.settings.session_cookie;
-                response.cookie(session_cookie(name, visitor))
-            }
-            None => response,
+        if let Some(visitor) = request.new_visitor() {
+            let name = &self.link.context.settings.session_cookie;
+            response = response.cookie(session_cookie(name, visitor));
+        }
+        let keeps = keeps_alive(request.parsed())
+            && !response.wants_close()
+            && !self.link.context.is_stopping();
+        let connection = match (keeps, is_http_11) {
+            (true, true) => None,
+            (true, false) => Some("keep-alive"),
+            (false, _) => Some("close"),
         };
-        match self.write(&response.encode(method == Method::Head, connection_header)) {
-            Ok(()) if keeps => Next::Request,
-            Ok(()) => Next::End,
-            Err(error) => {
-                log::debug!("cannot answer peer={}: {error}", self.link.peer);
-                Next::Nothing
-            }
+        match self.send(&response, request.method() == Method::Head, connection) {
+            Next::End if keeps => Next::Request,
+            next => next,
         }
     }
 
@@ -193,12 +184,19 @@ impl Exchange<'_> {
     /// Answers a request that makes no sense; where it ends is not known, so the connection ends with it.
     fn reject(&self, rejection: &Rejection) -> Next {
         let Rejection { status, reason } = rejection;
-        let peer = self.link.peer;
-        log::info!("refused {} peer={peer}: {reason}", status.code());
+        log::info!("refused {} peer={}: {reason}", status.code(), self.link.peer);
         let response = Response::new().status(*status).text(status.reason());
-        match self.write(&response.encode(false, Some("close"))) {
+        self.send(&response, self.parser.is_head(), Some("close"))
+    }
+
+    fn send(&self, response: &Response, for_head: bool, connection: Option<&str>) -> Next {
+        match self.write(&response.encode(for_head, connection)) {
             Ok(()) => Next::End,
-            Err(_) => Next::Nothing,
+            Err(error) => {
+                log::info!("cannot answer peer={}: {error}", self.link.peer);
+                self.link.note_cut();
+                Next::Nothing
+            }
         }
     }
 
@@ -218,6 +216,7 @@ fn keeps_alive(request: &Parsed) -> bool {
         !request.headers.has_token("Connection", "close")
     } else {
         request.headers.has_token("Connection", "keep-alive")
+            && !request.headers.has_token("Connection", "close")
     }
 }
 

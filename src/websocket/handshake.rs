@@ -14,36 +14,36 @@ use crate::websocket::settings::{Origins, Websocket};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Rejection {
     status: Status,
-    /// A header that the status demands.
-    header: Option<(&'static str, &'static str)>,
     reason: String,
 }
 
 impl Rejection {
     fn new(status: Status, reason: impl Into<String>) -> Self {
-        Self { status, header: None, reason: reason.into() }
+        Self { status, reason: reason.into() }
     }
 
     fn bad(reason: impl Into<String>) -> Self {
         Self::new(Status::BAD_REQUEST, reason)
     }
 
-    fn with(mut self, name: &'static str, value: &'static str) -> Self {
-        self.header = Some((name, value));
-        self
+    fn upgrade(reason: &str) -> Self {
+        Self::new(Status::UPGRADE_REQUIRED, reason)
     }
 
     /// The answer. The client gets the reason: it says what is wrong with its own request.
     pub(crate) fn response(&self) -> Response {
-        let response = Response::new()
-            .status(self.status)
-            .text(self.reason.as_str())
-            .header("Connection", "close")
-            .note(self.reason.as_str());
-        match self.header {
-            Some((name, value)) => response.header(name, value),
-            None => response,
+        let reason = self.reason.as_str();
+        let response = Response::new().status(self.status).text(reason).note(reason);
+        match self.status {
+            Status::METHOD_NOT_ALLOWED => response.header("Allow", "GET"),
+            // RFC 6455 §4.4, RFC 9110 §15.5.22
+            Status::UPGRADE_REQUIRED => response
+                .header("Sec-WebSocket-Version", "13")
+                .header("Upgrade", "websocket")
+                .header("Connection", "Upgrade"),
+            _ => response,
         }
+        .append_header("Connection", "close")
     }
 }
 
@@ -61,7 +61,6 @@ pub(crate) fn accept(
     let response = Response::new()
         .status(Status::SWITCHING_PROTOCOLS)
         .header("Upgrade", "websocket")
-        .header("Connection", "Upgrade")
         .header("Sec-WebSocket-Accept", derive_accept_key(key.as_bytes()));
     Ok(match subprotocol {
         Some(name) => response.header("Sec-WebSocket-Protocol", name),
@@ -72,11 +71,11 @@ pub(crate) fn accept(
 fn check_upgrade(request: &Parsed) -> Result<(), Rejection> {
     if request.method != Method::Get {
         let reason = "a WebSocket is opened with GET";
-        return Err(Rejection::new(Status::METHOD_NOT_ALLOWED, reason).with("Allow", "GET"));
+        return Err(Rejection::new(Status::METHOD_NOT_ALLOWED, reason));
     }
     if !request.headers.has_token("Upgrade", "websocket") {
         let reason = "this is a WebSocket endpoint; connect with a WebSocket client";
-        return Err(Rejection::new(Status::UPGRADE_REQUIRED, reason).with("Upgrade", "websocket"));
+        return Err(Rejection::upgrade(reason));
     }
     if !request.is_http_11 {
         return Err(Rejection::bad("a WebSocket is opened with HTTP/1.1"));
@@ -93,8 +92,7 @@ fn check_upgrade(request: &Parsed) -> Result<(), Rejection> {
 fn check_version(request: &Parsed) -> Result<(), Rejection> {
     match request.headers.single("Sec-WebSocket-Version") {
         Ok(Some("13")) => Ok(()),
-        Ok(_) => Err(Rejection::new(Status::UPGRADE_REQUIRED, "only version 13 is spoken here")
-            .with("Sec-WebSocket-Version", "13")),
+        Ok(_) => Err(Rejection::upgrade("only version 13 is spoken here")),
         Err(count) => {
             Err(Rejection::bad(format!("there are {count} Sec-WebSocket-Version headers")))
         }

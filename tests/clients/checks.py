@@ -1,0 +1,50 @@
+"""What the Python clients share: payloads, comparing, and running the checks one after the other."""
+
+import sys
+import traceback
+from os.path import commonprefix
+
+SIZES = (0, 125, 126, 65_535, 65_536, 1 << 20)
+TEXT = "Grüße, 世界 🦀"
+# Nothing that works takes so long, in seconds.
+DEADLINE = 10
+
+CHECKS = []
+
+
+def check(name):
+    def add(function):
+        CHECKS.append((name, function))
+        return function
+
+    return add
+
+
+def payload(size):
+    # 251 is prime: a block that is lost, doubled or in the wrong place changes the bytes behind it.
+    return bytes(index % 251 for index in range(size))
+
+
+def expect(what, got, wanted):
+    if got == wanted:
+        return
+    where = ""
+    if type(got) is type(wanted) in (bytes, str):
+        start = len(commonprefix([got, wanted]))
+        where = f", from {start} on, of {len(got)} and {len(wanted)}"
+        got, wanted = got[start:], wanted[start:]
+    raise AssertionError(f"{what}: got {got!r:.200}, wanted {wanted!r:.200}{where}")
+
+
+def run_all(client, run=lambda function, url: function(url)):
+    """Runs every check with the URL that is the program's argument, and ends the program."""
+    failed = 0
+    for name, function in CHECKS:
+        try:
+            run(function, sys.argv[1])
+            print(f"ok      {client}: {name}", flush=True)
+        except Exception as error:
+            failed += 1
+            print(f"FAILED  {client}: {name}: {type(error).__name__}: {error}", flush=True)
+            traceback.print_exc()
+    sys.exit(failed > 0)

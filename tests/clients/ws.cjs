@@ -1,0 +1,167 @@
+// The client `ws` against the echo server, whose URL is the argument.
+"use strict";
+
+const assert = require("node:assert/strict");
+const { once } = require("node:events");
+const WebSocket = require("ws");
+
+const url = process.argv[2];
+const TEXT = "Grüße, 世界 🦀";
+// Nothing that works takes so long, in milliseconds.
+const DEADLINE = 10_000;
+
+// 251 is prime: a block that is lost, doubled or in the wrong place changes the bytes behind it.
+const payload = (size) => Buffer.from(Array.from({ length: size }, (_, index) => index % 251));
+
+// An open client that keeps what arrives until it is asked for.
+async function open(protocols, options) {
+  const ws = new WebSocket(url, protocols, options);
+  const arrived = [];
+  let wake = () => {};
+  const keep = (event) => {
+    arrived.push(event);
+    wake();
+  };
+  ws.on("message", (data, isBinary) => keep(isBinary ? data : data.toString()));
+  ws.on("close", (code, reason) => keep({ code, reason: reason.toString() }));
+  ws.on("error", (error) => keep({ error: error.message }));
+  ws.next = async () => {
+    while (arrived.length === 0) {
+      await new Promise((resolve) => (wake = resolve));
+    }
+    return arrived.shift();
+  };
+  await once(ws, "open");
+  return ws;
+}
+
+async function pong(ws, sent) {
+  ws.ping(sent);
+  const [received] = await once(ws, "pong");
+  assert.deepEqual(received, Buffer.from(sent));
+}
+
+const checks = {
+  async text() {
+    const ws = await open();
+    for (const sent of [TEXT, ""]) {
+      ws.send(sent);
+      assert.equal(await ws.next(), sent);
+    }
+    ws.close();
+  },
+
+  async "fragments, with a ping between them"() {
+    const ws = await open();
+    // The cut is inside of a character.
+    const whole = Buffer.from(TEXT.repeat(1000));
+    ws.send(whole.subarray(0, 3), { binary: false, fin: false });
+    await pong(ws, "between");
+    ws.send("", { fin: false });
+    ws.send(whole.subarray(3), { fin: true });
+    assert.equal(await ws.next(), whole.toString());
+    ws.send(payload(100), { fin: false });
+    ws.send(payload(70_000), { fin: true });
+    assert.deepEqual(await ws.next(), Buffer.concat([payload(100), payload(70_000)]));
+    ws.close();
+  },
+
+  async ping() {
+    const ws = await open();
+    for (const sent of ["", "hello", payload(125)]) {
+      await pong(ws, sent);
+    }
+    ws.close();
+  },
+
+  async "50 pipelined messages"() {
+    const ws = await open();
+    const sent = Array.from({ length: 50 }, (_, number) => `${number}: ${"x".repeat(number * 97)}`);
+    sent.forEach((message) => ws.send(message));
+    for (const message of sent) {
+      assert.equal(await ws.next(), message);
+    }
+    ws.close();
+  },
+
+  async subprotocol() {
+    for (const [offered, wanted] of [
+      [[], ""],
+      [["echo.v1"], "echo.v1"],
+      [["other", "echo.v2"], "echo.v2"],
+      [["echo.v1", "echo.v2"], "echo.v1"],
+    ]) {
+      const ws = await open(offered);
+      assert.equal(ws.protocol, wanted);
+      ws.close();
+    }
+  },
+
+  async "an extension that is offered is not accepted"() {
+    const ws = await open([], { perMessageDeflate: true });
+    assert.equal(ws.extensions, "");
+    ws.close();
+  },
+
+  async "close by the client"() {
+    for (const [code, reason] of [[1000, ""], [4000, TEXT], [3999, "x".repeat(123)]]) {
+      const ws = await open();
+      const began = performance.now();
+      ws.close(code, reason);
+      // Those of the server's frame; the event comes when the server has ended the TCP connection, too.
+      assert.deepEqual(await ws.next(), { code, reason });
+      assert.ok(performance.now() - began < DEADLINE / 2, "the server ends the connection late");
+    }
+  },
+
+  async "close by the client without a code"() {
+    const ws = await open();
+    ws.close();
+    // 1005 stands for a frame without a code.
+    assert.deepEqual(await ws.next(), { code: 1005, reason: "" });
+  },
+
+  async "close by the server, after what was sent before"() {
+    const ws = await open();
+    for (let number = 0; number < 10; number += 1) {
+      ws.send(String(number));
+    }
+    ws.send("close me");
+    for (let number = 0; number < 10; number += 1) {
+      assert.equal(await ws.next(), String(number));
+    }
+    assert.deepEqual(await ws.next(), { code: 4001, reason: "asked" });
+  },
+};
+
+for (const size of [0, 125, 126, 65_535, 65_536, 1 << 20]) {
+  checks[`binary of ${size} bytes`] = async () => {
+    const ws = await open();
+    ws.send(payload(size));
+    assert.deepEqual(await ws.next(), payload(size));
+    ws.close();
+  };
+}
+
+async function main() {
+  let failed = 0;
+  for (const [name, check] of Object.entries(checks)) {
+    let timer;
+    const late = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`took more than ${DEADLINE} ms`)), DEADLINE);
+    });
+    try {
+      await Promise.race([check(), late]);
+      console.log(`ok      ws: ${name}`);
+    } catch (error) {
+      failed += 1;
+      console.log(`FAILED  ws: ${name}: ${error.message}`);
+      console.error(error.stack);
+    }
+    clearTimeout(timer);
+  }
+  // A connection that a failed check left open would keep the program alive.
+  process.exit(failed > 0 ? 1 : 0);
+}
+
+main();

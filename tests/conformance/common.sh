@@ -1,0 +1,48 @@
+# What the two runs against the echo server share: where things go, a venv, the server. Sourced by their `run`.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
+export CARGO_TARGET_DIR=$target
+
+fail() {
+    echo "$*" >&2
+    exit 1
+}
+
+install_packages() {
+    echo "installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    if ! { timeout 120 apt-get -qq update && timeout 600 apt-get -qq install -y --no-install-recommends "$@"; }; then
+        fail "cannot install $*; install what corresponds to it by hand"
+    fi
+}
+
+# make_venv DIRECTORY REQUIREMENT...
+make_venv() {
+    local venv=$1
+    shift
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        if ! python3 -m venv --clear "$venv" >/dev/null 2>&1; then
+            install_packages python3 python3-venv
+            python3 -m venv --clear "$venv"
+        fi
+    fi
+    timeout 180 "$venv/bin/python" -m pip --quiet --disable-pip-version-check install "$@" \
+        || fail "cannot install $*"
+}
+
+# Builds and starts the server, and sets `address`. The server ends with the script, because its input does.
+start_server() {
+    (cd "$root" && timeout 900 cargo build --release --example conformance-echo) \
+        || fail "cannot build the echo server"
+    coproc SERVER { exec "$target/release/examples/conformance-echo" 0; }
+    read -r -t 10 address <&"${SERVER[0]}" || fail "the echo server does not start"
+}
+
+# A panic that took the whole server along would otherwise look like a client's failure.
+check_server() {
+    if [[ -z ${SERVER_PID:-} ]] || ! kill -0 "$SERVER_PID" 2>/dev/null; then
+        fail "the echo server has ended by itself"
+    fi
+}

@@ -1,0 +1,1253 @@
+//! HTTP: requests in, responses out, and what is refused; over real sockets.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use common::{DEADLINE, Raw, answer, get, header, serve, start, status, wait_until};
+use rwf::controller::Websocket;
+use rwf::http::{Cookie, Route, Server, ServerHandle, Status};
+use rwf::prelude::*;
+
+/// A route that answers with the request's method, path and body.
+fn seen() -> Route {
+    route!("/seen" => answer(|request| {
+        let (method, path) = (request.method(), request.path());
+        let body = String::from_utf8_lossy(request.body());
+        Ok(Response::new().text(format!("{method} {path} [{body}]")))
+    }))
+}
+
+/// A route, and how often it was called.
+fn counted(path: &str) -> (Route, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&count);
+    let controller = answer(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Ok(Response::new().text("counted"))
+    });
+    (route!(path => controller), count)
+}
+
+fn connect(server: &ServerHandle) -> Raw {
+    Raw::connect(server.local_addr())
+}
+
+/// Sends `bytes` one at a time, each after `pause`, until something comes from the server, or its end.
+fn drip(client: &mut Raw, bytes: &[u8], pause: Duration) {
+    let deadline = Instant::now() + DEADLINE;
+    for byte in bytes.iter().cycle() {
+        assert!(Instant::now() < deadline, "dripped for {DEADLINE:?}, and the server took it");
+        if !client.is_quiet_for(pause) || client.stream.write_all(&[*byte]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Fails when `began` is not at least `least` ago.
+#[track_caller]
+fn expect_elapsed(began: Instant, least: Duration, what: &str) {
+    let elapsed = began.elapsed();
+    assert!(elapsed >= least, "{what} came after {elapsed:?}, before {least:?} were over");
+}
+
+// Connections.
+
+#[test]
+fn many_requests_are_answered_on_one_connection() {
+    let peers = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&peers);
+    let server = serve(vec![route!("/:number" => answer(move |request| {
+        noted.lock().unwrap().push(request.peer_addr());
+        Ok(Response::new().text(request.param("number")?))
+    }))]);
+    let mut client = connect(&server);
+    for number in 0..200 {
+        let (head, body) = client.ask(&get(&format!("/{number}")));
+        assert_eq!((status(&head), body), (200, number.to_string()));
+        assert_eq!(header(&head, "connection"), None, "HTTP/1.1 is kept without saying so");
+    }
+    let own = client.stream.local_addr().unwrap();
+    assert_eq!(*peers.lock().unwrap(), [own; 200], "all came on this connection");
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_though_the_first_takes_long() {
+    let (open_gate, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let (slow_log, log) = mpsc::channel();
+    let fast_log = slow_log.clone();
+    let server = serve(vec![
+        route!("/slow" => answer(move |_| {
+            slow_log.send("slow begins".to_owned())?;
+            gate.lock().unwrap().recv_timeout(DEADLINE)?;
+            slow_log.send("slow ends".to_owned())?;
+            Ok(Response::new().text("slow"))
+        })),
+        route!("/fast/:number" => answer(move |request| {
+            let number = request.param("number")?;
+            fast_log.send(format!("fast {number}"))?;
+            Ok(Response::new().text(format!("{number}{}", request.text()?)))
+        })),
+    ]);
+    let mut client = connect(&server);
+    let fast = |number| {
+        format!("POST /fast/{number} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n body")
+    };
+    let wire: String = [get("/slow")].into_iter().chain((0..20).map(fast)).collect();
+    client.send(wire.as_bytes());
+    open_gate.send(()).unwrap();
+    assert_eq!(client.response().1, "slow");
+    for number in 0..20 {
+        assert_eq!(client.response().1, format!("{number} body"));
+    }
+    let expected: Vec<_> = ["slow begins".to_owned(), "slow ends".to_owned()]
+        .into_iter()
+        .chain((0..20).map(|number| format!("fast {number}")))
+        .collect();
+    assert_eq!(log.try_iter().collect::<Vec<_>>(), expected, "one request at a time");
+}
+
+#[test]
+fn connections_are_kept_or_closed_as_version_and_header_say() {
+    let server = serve(vec![
+        seen(),
+        route!("/last" => answer(|_| Ok(Response::new().header("connection", "Close").text("bye")))),
+    ]);
+    // The `Connection` header of the response, and whether the connection is kept.
+    let cases: &[(&str, Option<&str>, bool)] = &[
+        ("/seen HTTP/1.1\r\nHost: x\r\n", None, true),
+        ("/seen HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n", None, true),
+        ("/seen HTTP/1.1\r\nHost: x\r\nConnection: x-close\r\n", None, true),
+        ("/seen HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", Some("close"), false),
+        ("/seen HTTP/1.1\r\nHost: x\r\nconnection: te, CLOSE\r\n", Some("close"), false),
+        ("/seen HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, close\r\n", Some("close"), false),
+        ("/seen HTTP/1.0\r\n", Some("close"), false),
+        ("/seen HTTP/1.0\r\nConnection: keep-alive\r\n", Some("keep-alive"), true),
+        ("/seen HTTP/1.0\r\nConnection: te, Keep-Alive\r\n", Some("keep-alive"), true),
+        ("/seen HTTP/1.0\r\nConnection: x-keep-alive\r\n", Some("close"), false),
+        ("/last HTTP/1.1\r\nHost: x\r\n", Some("close"), false),
+        ("/last HTTP/1.0\r\nConnection: keep-alive\r\n", Some("close"), false),
+        ("/nowhere HTTP/1.1\r\nHost: x\r\n", None, true),
+    ];
+    for (request, connection, is_kept) in cases {
+        let mut client = connect(&server);
+        let (head, _) = client.ask(&format!("GET {request}\r\n"));
+        assert_eq!(header(&head, "connection"), *connection, "{request:?}: {head}");
+        if *is_kept {
+            assert_eq!(status(&client.ask(&get("/seen")).0), 200, "{request:?}");
+        } else {
+            client.expect_end();
+        }
+    }
+}
+
+#[test]
+fn close_wins_over_keep_alive_in_http_1_0_too() {
+    // RFC 9112 §9.3: the `close` option is looked at first, whatever the version.
+    let server = serve(vec![seen()]);
+    let mut client = connect(&server);
+    let request = "GET /seen HTTP/1.0\r\nConnection: close, keep-alive\r\n\r\n";
+    let (head, _) = client.ask(request);
+    assert_eq!(header(&head, "connection"), Some("close"), "{head}");
+    client.expect_end();
+}
+
+#[test]
+fn a_client_that_has_finished_writing_still_gets_its_answer() {
+    let server = serve(vec![seen()]);
+    let mut client = connect(&server);
+    client.send(get("/seen").as_bytes());
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.response().1, "GET /seen []");
+    client.expect_end();
+}
+
+#[test]
+fn head_is_answered_like_get_but_for_the_body() {
+    let server = serve(vec![
+        seen(),
+        route!("/text" => answer(|_| Ok(Response::new().text("four")))),
+        route!("/html" => answer(|_| Ok(Response::new().html("<p>").cookie(Cookie::new("a", "b"))))),
+        route!("/empty" => answer(|_| Ok(Response::no_content()))),
+        route!("/elsewhere" => answer(|_| Ok(Response::new().redirect("/text").text("there")))),
+        route!("/wrong" => answer(|_| Err(Error::new("wrong")))),
+    ]);
+    let mut client = connect(&server);
+    let without_date = |head: &str| -> Vec<String> {
+        head.lines().filter(|line| !line.starts_with("Date: ")).map(str::to_owned).collect()
+    };
+    for path in ["/text", "/html", "/empty", "/elsewhere", "/wrong", "/nowhere"] {
+        let rest = format!("{path} HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n", guest_cookie());
+        let (got, _) = client.ask(&format!("GET {rest}"));
+        client.send(format!("HEAD {rest}").as_bytes());
+        let head = client.head();
+        assert_eq!(without_date(&head), without_date(&got), "HEAD {path}");
+    }
+    // A body would stand here.
+    assert_eq!(client.ask(&get("/seen")).1, "GET /seen []");
+}
+
+#[test]
+fn a_refusal_of_head_has_no_body_either() {
+    let server = start(Server::new(vec![seen()]).max_body_size(9));
+    for rest in [
+        "/%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+        "/seen HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n",
+    ] {
+        let mut client = connect(&server);
+        client.send(format!("HEAD {rest}").as_bytes());
+        assert!(status(&client.head()) >= 400, "{rest:?}");
+        assert_eq!(String::from_utf8_lossy(&client.rest()), "", "the body of {rest:?}");
+    }
+}
+
+// Bodies.
+
+#[test]
+fn bodies_reach_the_controller_in_either_framing() {
+    let server = serve(vec![seen()]);
+    let mut client = connect(&server);
+    let cases: &[(&str, &[&str], &str)] = &[
+        ("Content-Length: 0", &[], ""),
+        ("Content-Length: 5", &["hello"], "hello"),
+        ("content-length: 005", &["h", "el", "lo"], "hello"),
+        ("Transfer-Encoding: chunked", &["0\r\n\r\n"], ""),
+        ("Transfer-Encoding: chunked", &["5\r\nhello\r\n0\r\n\r\n"], "hello"),
+        ("transfer-encoding: CHUNKED", &["2\r\nhe\r\n", "3\r\nllo\r\n", "0\r\n\r\n"], "hello"),
+        ("Transfer-Encoding: chunked", &["5", "\r", "\nhel", "lo\r", "\n0\r\n", "\r\n"], "hello"),
+        ("Transfer-Encoding: chunked", &["005;a=b;c\r\nhello\r\n0;d\r\n\r\n"], "hello"),
+        ("Transfer-Encoding: chunked", &["A\r\n0123456789\r\n0\r\n\r\n"], "0123456789"),
+        ("Transfer-Encoding: chunked", &["5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"], "hello"),
+        ("Transfer-Encoding: chunked", &["9\r\n0\r\n\r\nGET \r\n0\r\n\r\n"], "0\r\n\r\nGET "),
+    ];
+    for method in ["POST", "PUT", "PATCH", "DELETE", "GET"] {
+        for (field, pieces, body) in cases {
+            client
+                .send(format!("{method} /seen HTTP/1.1\r\nHost: x\r\n{field}\r\n\r\n").as_bytes());
+            for piece in *pieces {
+                client.send(piece.as_bytes());
+            }
+            let expected = format!("{method} /seen [{body}]");
+            assert_eq!(client.response().1, expected, "{method} with {field}, {pieces:?}");
+        }
+    }
+}
+
+#[test]
+fn a_body_may_be_just_as_long_as_the_limit() {
+    let server = serve(vec![route!("/" => answer(|request| {
+        Ok(Response::new().bytes(request.body().to_vec()))
+    }))]);
+    let body: Vec<u8> = (0..1 << 20).map(|at| b'a' + (at % 26) as u8).collect();
+    let chunked = body
+        .chunks(70_000)
+        .flat_map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
+    let cases = [
+        ("Content-Length: 1048576", body.clone()),
+        ("Transfer-Encoding: chunked", chunked.chain(*b"0\r\n\r\n").collect()),
+    ];
+    let mut client = connect(&server);
+    for (field, wire) in cases {
+        client.send(format!("POST / HTTP/1.1\r\nHost: x\r\n{field}\r\n\r\n").as_bytes());
+        client.send(&wire);
+        let (head, received) = client.response();
+        assert_eq!(status(&head), 200, "{field}");
+        assert!(received.as_bytes() == body, "{field}: {} bytes came back changed", received.len());
+    }
+}
+
+#[test]
+fn permission_to_continue_comes_before_the_body_and_the_answer_after_it() {
+    let server = serve(vec![seen()]);
+    let mut client = connect(&server);
+    for (field, body) in [
+        ("Content-Length: 5", "hello"),
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"),
+        ("Expect: 100-Continue\r\nContent-Length: 5", "hello"),
+    ] {
+        let head =
+            format!("POST /seen HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n{field}\r\n\r\n");
+        client.send(head.as_bytes());
+        assert_eq!(client.head(), "HTTP/1.1 100 Continue\r\n\r\n", "{field}");
+        client.expect_nothing_for(Duration::from_millis(20));
+        client.send(body.as_bytes());
+        let (head, answer) = client.response();
+        assert_eq!((status(&head), answer.as_str()), (200, "POST /seen [hello]"), "{field}");
+    }
+}
+
+#[test]
+fn nobody_gets_a_permission_that_is_not_awaited() {
+    let server = start(Server::new(vec![seen()]).max_body_size(9));
+    // What is sent at first, what is sent a moment later, the one status that comes.
+    let cases: &[(&str, &str, &str, u16)] = &[
+        ("body at once", "HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", "", 200),
+        (
+            "chunked body at once",
+            "HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            "",
+            200,
+        ),
+        ("no body", "HTTP/1.1\r\n\r\n", "", 200),
+        ("empty body", "HTTP/1.1\r\nContent-Length: 0\r\n\r\n", "", 200),
+        ("HTTP/1.0", "HTTP/1.0\r\nContent-Length: 5\r\n\r\n", "hello", 200),
+        ("too long", "HTTP/1.1\r\nContent-Length: 10\r\n\r\n", "", 413),
+    ];
+    for (what, first, later, expected) in cases {
+        let mut client = connect(&server);
+        let first = first.replacen("\r\n", "\r\nHost: x\r\nExpect: 100-continue\r\n", 1);
+        client.send(format!("POST /seen {first}").as_bytes());
+        if !later.is_empty() {
+            client.expect_nothing_for(Duration::from_millis(50));
+            client.send(later.as_bytes());
+        }
+        assert_eq!(status(&client.head()), *expected, "{what}");
+    }
+}
+
+// Requests.
+
+#[test]
+fn path_parameters_are_decoded_segment_by_segment() {
+    let show = |name: &'static str| {
+        answer(move |request| Ok(Response::new().text(format!("{name}={}", request.param(name)?))))
+    };
+    let server = serve(vec![
+        route!("/chat/:room" => show("room")),
+        route!("/chat/lobby" => answer(|_| Ok(Response::new().text("the lobby")))),
+        route!("/files/*rest" => show("rest")),
+        route!("/a b/:x".replace(' ', "%20") => show("x")),
+        route!("/from/:from/to/:to" => answer(|request| {
+            Ok(Response::new().text(format!("{}>{}", request.param("from")?, request.param("to")?)))
+        })),
+    ]);
+    let cases: &[(&str, Result<&str, u16>)] = &[
+        ("/chat/red", Ok("room=red")),
+        ("/chat/blue%20room", Ok("room=blue room")),
+        ("/chat/a%2Fb", Ok("room=a/b")),
+        ("/chat/a+b", Ok("room=a+b")),
+        ("/chat/%c3%A4%F0%9F%A6%80", Ok("room=ä🦀")),
+        ("/chat/%25%32%30", Ok("room=%20")),
+        ("/chat/%2e%2e", Ok("room=..")),
+        ("/chat/red?room=blue", Ok("room=red")),
+        ("/chat/lobby", Ok("the lobby")),
+        ("/chat/l%6fbby", Ok("the lobby")),
+        ("/%63hat/red", Ok("room=red")),
+        ("/chat", Err(404)),
+        ("/chat/", Err(404)),
+        ("/chat/a/b", Err(404)),
+        ("/chat%2Fred", Err(404)),
+        ("/Chat/red", Err(404)),
+        ("/chat/%", Err(400)),
+        ("/chat/%2", Err(400)),
+        ("/chat/%zz", Err(400)),
+        ("/chat/%ff", Err(400)),
+        ("/chat/%00", Err(400)),
+        ("/files/", Ok("rest=")),
+        ("/files/a", Ok("rest=a")),
+        ("/files/a/b%20c//d/", Ok("rest=a/b c//d/")),
+        ("/a%20b/c", Ok("x=c")),
+        ("/from/here/to/%74here", Ok("here>there")),
+        ("/from/here/to", Err(404)),
+    ];
+    for (path, expected) in cases {
+        let (head, body) = connect(&server).ask(&get(path));
+        match expected {
+            Ok(text) => assert_eq!((status(&head), body.as_str()), (200, *text), "{path}"),
+            Err(code) => assert_eq!(status(&head), *code, "{path}: {body}"),
+        }
+    }
+}
+
+#[test]
+fn queries_are_decoded_and_may_repeat() {
+    let server = serve(vec![route!("/" => answer(|request| {
+        let all: Vec<_> = request.queries().collect();
+        Ok(Response::new().text(format!("{:?} {all:?}", request.query("a"))))
+    }))]);
+    let cases = [
+        ("/", r#"None []"#),
+        ("/?", r#"None []"#),
+        ("/?a", r#"Some("") [("a", "")]"#),
+        ("/?a=1&b=2&a=3", r#"Some("1") [("a", "1"), ("b", "2"), ("a", "3")]"#),
+        ("/?b=x+y%2Bz&a=%C3%A4%26%3D", r#"Some("ä&=") [("b", "x y+z"), ("a", "ä&=")]"#),
+        ("/?%61=b=c?d/e", r#"Some("b=c?d/e") [("a", "b=c?d/e")]"#),
+        ("/?A=1&&=2", r#"None [("A", "1"), ("", "2")]"#),
+        ("http://other.example/?a=1", r#"Some("1") [("a", "1")]"#),
+    ];
+    let mut client = connect(&server);
+    for (target, expected) in cases {
+        assert_eq!(client.ask(&get(target)).1, expected, "{target}");
+    }
+}
+
+#[test]
+fn headers_are_found_in_any_case_and_kept_when_repeated() {
+    let server = serve(vec![route!("/" => answer(|request| {
+        let all: Vec<_> = request.headers().collect();
+        let one = (request.header("X-NAME"), request.header("x-none"));
+        Ok(Response::new().text(format!("{one:?} {all:?}")))
+    }))]);
+    let wire = "GET / HTTP/1.1\r\nHost: x\r\nx-Name:first\r\nX-EMPTY:\r\nX-nAME: \t second one \t\r\n\
+        X-Text: größe\r\n\r\n";
+    let expected = r#"(Some("first"), None) [("Host", "x"), ("x-Name", "first"), ("X-EMPTY", ""), ("X-nAME", "second one"), ("X-Text", "größe")]"#;
+    assert_eq!(connect(&server).ask(wire).1, expected);
+}
+
+#[test]
+fn cookies_are_found_by_their_exact_name_in_all_headers() {
+    let server = serve(vec![route!("/:name" => answer(|request| {
+        Ok(Response::new().text(format!("{:?}", request.cookie(request.param("name")?))))
+    }))]);
+    let mut client = connect(&server);
+    for (name, expected) in [
+        ("a", r#"Some("1")"#),
+        ("ab", r#"Some("2 3")"#),
+        ("A", "None"),
+        ("c", r#"Some("x=y")"#),
+        ("d", r#"Some("")"#),
+        ("e", r#"Some("later")"#),
+        ("f", "None"),
+    ] {
+        let request = format!(
+            "GET /{name} HTTP/1.1\r\nHost: x\r\nCookie: ab=\"2 3\"; a=1;c=x=y; d=; f\r\n\
+             cookie: a=9; e=later\r\n\r\n"
+        );
+        assert_eq!(client.ask(&request).1, expected, "cookie {name}");
+    }
+}
+
+#[test]
+fn a_request_says_all_that_was_sent() {
+    let (sender, requests) = mpsc::channel();
+    let server = serve(vec![route!("/rooms/:room" => answer(move |request| {
+        sender.send(request.clone())?;
+        Ok(Response::new())
+    }))]);
+    let session = SessionId::guest();
+    let mut client = connect(&server);
+    client.ask(&format!(
+        "PATCH /rooms/blue%20room?page=2 HTTP/1.1\r\nHost: x\r\nCookie: rwf_session={session}\r\n\
+         Content-Length: 7\r\n\r\ngrüße"
+    ));
+    let request = requests.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(request.method(), "PATCH");
+    assert_eq!(request.path(), "/rooms/blue%20room", "as it was sent");
+    assert_eq!(request.param("room").unwrap(), "blue room");
+    assert_eq!(request.query("page"), Some("2"));
+    assert_eq!(request.header("host"), Some("x"));
+    assert_eq!(request.cookie("rwf_session"), Some(session.to_string().as_str()));
+    assert_eq!(request.body(), "grüße".as_bytes());
+    assert_eq!(request.text().unwrap(), "grüße");
+    assert_eq!(request.peer_addr(), client.stream.local_addr().unwrap());
+    assert_eq!(request.session_id(), session);
+    assert!(request.param("door").is_err());
+
+    client.ask(&get("/rooms/2"));
+    let next = requests.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(next.connection_id(), request.connection_id(), "one connection");
+    assert_ne!(next.session_id(), session, "without its cookie a visitor is unknown");
+}
+
+// Refusals.
+
+/// Requests whose end is not known: what, the bytes, the status.
+const REFUSED: &[(&str, &str, u16)] = &[
+    ("no request", "hello\r\n\r\n", 400),
+    ("TLS", "\x16\x03\x01\x02\0\x01\0\x01", 400),
+    ("lower-case version", "GET / http/1.1\r\nHost: x\r\n\r\n", 400),
+    ("no version", "GET /\r\n\r\n", 400),
+    ("no Host", "GET / HTTP/1.1\r\n\r\n", 400),
+    ("two Hosts", "GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400),
+    ("no path", "GET x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ("proxying", "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n", 400),
+    ("undecodable path", "GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    (
+        "both lengths",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "both lengths, the other way around",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "two lengths",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 3\r\n\r\n",
+        400,
+    ),
+    (
+        "two equal lengths",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\ncontent-length: 0\r\n\r\n",
+        400,
+    ),
+    ("a list of lengths", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0, 0\r\n\r\n", 400),
+    ("a signed length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +0\r\n\r\n", 400),
+    ("a hexadecimal length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0x0\r\n\r\n", 400),
+    ("an empty length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n", 400),
+    ("a space before the colon", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length : 0\r\n\r\n", 400),
+    (
+        "a coding that is not chunked",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n",
+        400,
+    ),
+    (
+        "a coding before chunked",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "chunked twice",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "almost chunked",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    ("chunked in HTTP/1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ("a folded line", "GET / HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n", 400),
+    ("a folded first line", "GET / HTTP/1.1\r\n Host: x\r\n\r\n", 400),
+    ("a bare CR in a value", "GET / HTTP/1.1\r\nHost: x\r\nX: a\rY: b\r\n\r\n", 400),
+    ("a bare CR in the target", "GET /\r HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ("bare line feeds", "GET / HTTP/1.1\nHost: x\n\n", 400),
+    ("a bare line feed in a value", "GET / HTTP/1.1\r\nHost: x\r\nX: a\nY: b\r\n\r\n", 400),
+    ("a NUL in a value", "GET / HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n", 400),
+    ("a NUL in a name", "GET / HTTP/1.1\r\nHost: x\r\nX\0: a\r\n\r\n", 400),
+    ("a NUL in the target", "GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ("a header without a name", "GET / HTTP/1.1\r\nHost: x\r\n: a\r\n\r\n", 400),
+    ("a header without a colon", "GET / HTTP/1.1\r\nHost: x\r\nX\r\n\r\n", 400),
+    (
+        "a chunk longer than it says",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "a bare line feed behind a chunk's size",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0;a\nb\r\n\r\n",
+        400,
+    ),
+    (
+        "a bare CR behind a chunk's size",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0;a\rb\r\n\r\n",
+        400,
+    ),
+    (
+        "a chunk with a signed size",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",
+        400,
+    ),
+    (
+        "a chunk line that ends with a line feed",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n",
+        400,
+    ),
+    (
+        "a trailer that is none",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX : y\r\n\r\n",
+        400,
+    ),
+    ("a long body", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100001\r\n\r\n", 413),
+    (
+        "an endless body",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        413,
+    ),
+    (
+        "a long chunk",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n186a1\r\n",
+        413,
+    ),
+    (
+        "a chunk of 2^64 - 1 bytes",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+        413,
+    ),
+    ("an expectation", "GET / HTTP/1.1\r\nHost: x\r\nExpect: tea\r\n\r\n", 417),
+    ("an unknown method", "BREW / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
+    ("a method in lower case", "get / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
+    ("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    ("HTTP/1.2", "GET / HTTP/1.2\r\nHost: x\r\n\r\n", 505),
+];
+
+/// Each has its status, and what comes behind it is not executed.
+fn expect_refused(cases: &[(&str, &str, u16)]) {
+    let (root, roots) = counted("/");
+    let (smuggled, executed) = counted("/executed");
+    let server = start(Server::new(vec![root, smuggled]).max_body_size(100_000));
+    for (what, wire, expected) in cases {
+        let mut client = connect(&server);
+        client.send(format!("{wire}{}", get("/executed")).as_bytes());
+        let (head, body) = client.response();
+        assert_eq!(status(&head), *expected, "{what}: {wire:?}: {head}{body}");
+        assert_eq!(header(&head, "connection"), Some("close"), "{what}: {head}");
+        client.expect_end();
+    }
+    assert_eq!(executed.load(Ordering::SeqCst), 0, "what came behind a refused request ran");
+    assert_eq!(roots.load(Ordering::SeqCst), 0, "a refused request ran");
+    assert_eq!(connect(&server).ask(&get("/executed")).1, "counted", "others are served");
+}
+
+#[test]
+fn what_is_refused_has_its_status_and_nothing_after_it_is_executed() {
+    expect_refused(REFUSED);
+}
+
+#[test]
+fn a_chunk_without_a_size_is_refused() {
+    // RFC 9112 §7.1: a size has at least one digit. Whoever reads none as zero takes what follows for a request.
+    expect_refused(&[
+        (
+            "an empty line",
+            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\r\n\r\n",
+            400,
+        ),
+        (
+            "an empty line after a chunk",
+            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n\r\n\r\n",
+            400,
+        ),
+        (
+            "only an extension",
+            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n;a=b\r\n\r\n",
+            400,
+        ),
+        (
+            "only a space",
+            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n \r\n\r\n",
+            400,
+        ),
+    ]);
+}
+
+#[test]
+fn a_chunk_line_has_one_limit_however_it_arrives() {
+    let server = serve(vec![seen()]);
+    let outcome = |length: usize, pieces: usize| {
+        let line = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(length));
+        let wire =
+            format!("POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{line}");
+        let mut client = connect(&server);
+        let size = wire.len().div_ceil(pieces);
+        for piece in wire.as_bytes().chunks(size) {
+            // The server reads each piece before the next, or has answered.
+            if client.is_quiet_for(Duration::from_millis(30)) {
+                client.send(piece);
+            }
+        }
+        status(&client.response().0)
+    };
+    for length in [1000, 2000] {
+        assert_eq!(
+            outcome(length, 1),
+            outcome(length, 3),
+            "a line of {length} bytes, in 1 or 3 pieces"
+        );
+    }
+}
+
+#[test]
+fn an_absolute_target_without_a_host_is_refused() {
+    // RFC 9110 §4.2.1: the recipient of an http URI without a host has to reject it.
+    expect_refused(&[
+        ("no host", "GET http:/// HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("no host, with a query", "GET http://?a HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ]);
+}
+
+#[test]
+fn a_space_in_the_target_is_no_question_of_the_version() {
+    // The request line has a part too many; the version that it ends with is spoken here.
+    let server = serve(vec![seen()]);
+    for line in ["GET /a b HTTP/1.1", "GET / HTTP/1.1 HTTP/1.1"] {
+        let (head, _) = connect(&server).ask(&format!("{line}\r\nHost: x\r\n\r\n"));
+        assert_eq!(status(&head), 400, "{line:?}: {head}");
+    }
+}
+
+#[test]
+fn heads_over_their_limits_are_431_wherever_they_end() {
+    let server = start(Server::new(vec![seen()]).max_head_size(1000).max_headers(10));
+    let padded = |length: usize| {
+        let (start, end) = ("GET /seen HTTP/1.1\r\nHost: x\r\nX: ", "\r\n\r\n");
+        format!("{start}{}{end}", "y".repeat(length - start.len() - end.len()))
+    };
+    let fields = |count: usize| {
+        format!("GET /seen HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(count - 1))
+    };
+    for (what, request, expected) in [
+        ("as long as the limit", padded(1000), 200),
+        ("a byte longer", padded(1001), 431),
+        ("much longer", padded(200_000), 431),
+        ("a long target", format!("GET /{}", "a".repeat(2000)), 431),
+        ("as many headers as the limit", fields(10), 200),
+        ("one more", fields(11), 431),
+    ] {
+        let mut client = connect(&server);
+        let (head, _) = client.ask(&request);
+        assert_eq!(status(&head), expected, "{what}");
+        if expected == 431 {
+            client.expect_end();
+        }
+    }
+}
+
+#[test]
+fn a_request_that_ends_midway_is_400() {
+    let server = serve(vec![seen()]);
+    for wire in [
+        "GET /se",
+        "GET /seen HTTP/1.1\r\nHost: x\r\n",
+        "POST /seen HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhell",
+        "POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    ] {
+        let mut client = connect(&server);
+        client.send(wire.as_bytes());
+        client.stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(status(&client.response().0), 400, "{wire:?}");
+        client.expect_end();
+    }
+}
+
+#[test]
+fn an_error_response_is_not_lost_when_the_client_has_sent_much_more() {
+    let server = start(
+        Server::new(vec![
+            seen(),
+            route!("/last" => answer(|_| Ok(Response::new().header("Connection", "close")))),
+        ])
+        .max_body_size(1000),
+    );
+    let much = "x".repeat(500 << 10);
+    for (what, head, expected) in [
+        ("413", "POST /seen HTTP/1.1\r\nHost: x\r\nContent-Length: 512000\r\n\r\n", 413),
+        (
+            "413, chunked",
+            "POST /seen HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n7d000\r\n",
+            413,
+        ),
+        ("431", "GET /seen HTTP/1.1\r\nHost: x\r\nX: ", 431),
+        ("400", "GET /seen HTTP/1.1\r\n\r\n", 400),
+        ("an answer that closes", "GET /last HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+    ] {
+        let mut client = connect(&server);
+        client.send(format!("{head}{much}").as_bytes());
+        assert_eq!(status(&client.response().0), expected, "{what}");
+        client.expect_end();
+    }
+}
+
+#[test]
+fn a_path_without_a_route_is_404_and_the_connection_goes_on() {
+    let server = serve(vec![seen()]);
+    let mut client = connect(&server);
+    for path in ["/", "/seen/", "/SEEN", "//seen", "/seen/more", "/../seen"] {
+        let (head, body) = client.ask(&get(path));
+        assert_eq!((status(&head), body.as_str()), (404, "Not Found"), "{path}");
+    }
+    assert_eq!(client.ask(&get("/seen")).1, "GET /seen []");
+}
+
+#[test]
+fn options_for_the_whole_server_are_no_error_of_the_client() {
+    // RFC 9110 §9.3.7: `*` asks about the server in general; that there is no route for it makes it no bad request.
+    let server = serve(vec![seen()]);
+    let mut client = connect(&server);
+    let (head, _) = client.ask("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_ne!(status(&head), 400, "{head}");
+}
+
+// Time.
+
+#[test]
+fn a_head_that_drips_in_is_408_at_the_open_timeout() {
+    let timeout = Duration::from_millis(300);
+    let server = start(Server::new(vec![seen()]).open_timeout(timeout));
+    let endless = format!("GET /seen HTTP/1.1\r\nHost: x\r\nX: {}", "y".repeat(9000));
+    for earlier_requests in [0, 1] {
+        let mut client = connect(&server);
+        let mut began = Instant::now();
+        for _ in 0..earlier_requests {
+            client.ask(&get("/seen"));
+            began = Instant::now();
+        }
+        drip(&mut client, endless.as_bytes(), Duration::from_millis(20));
+        assert_eq!(status(&client.response().0), 408, "after {earlier_requests} requests");
+        expect_elapsed(began, timeout, "408");
+        client.expect_end();
+    }
+}
+
+#[test]
+fn a_body_that_drips_in_is_408_at_the_body_timeout() {
+    let timeout = Duration::from_millis(300);
+    let server = start(Server::new(vec![seen()]).body_timeout(timeout));
+    for field in ["Content-Length: 99999", "Transfer-Encoding: chunked"] {
+        let mut client = connect(&server);
+        let began = Instant::now();
+        client.send(format!("POST /seen HTTP/1.1\r\nHost: x\r\n{field}\r\n\r\n").as_bytes());
+        drip(&mut client, b"1\r\na\r\n", Duration::from_millis(20));
+        assert_eq!(status(&client.response().0), 408, "{field}");
+        expect_elapsed(began, timeout, "408");
+        client.expect_end();
+    }
+}
+
+#[test]
+fn a_body_has_its_own_time_beside_that_of_the_head() {
+    let server = start(Server::new(vec![seen()]).open_timeout(Duration::from_millis(300)));
+    let mut client = connect(&server);
+    client.send(b"POST /seen HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na");
+    client.expect_nothing_for(Duration::from_millis(600));
+    client.send(b"b");
+    assert_eq!(client.response().1, "POST /seen [ab]");
+}
+
+#[test]
+fn a_client_that_stays_silent_is_closed_at_the_open_timeout_without_an_answer() {
+    let timeout = Duration::from_millis(200);
+    let server = start(Server::new(vec![seen()]).open_timeout(timeout));
+    let began = Instant::now();
+    let mut client = connect(&server);
+    client.expect_end();
+    expect_elapsed(began, timeout, "the end");
+}
+
+#[test]
+fn empty_lines_do_not_keep_a_connection_open() {
+    let timeout = Duration::from_millis(300);
+    let server = start(Server::new(vec![seen()]).open_timeout(timeout).idle_timeout(timeout));
+    for earlier_requests in [0, 1] {
+        let mut client = connect(&server);
+        for _ in 0..earlier_requests {
+            client.ask(&get("/seen"));
+        }
+        drip(&mut client, b"\r\n", Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_kept_connection_is_closed_at_the_idle_timeout_without_an_answer() {
+    let timeout = Duration::from_millis(1200);
+    let server = start(
+        Server::new(vec![seen()]).idle_timeout(timeout).open_timeout(Duration::from_millis(250)),
+    );
+    let mut client = connect(&server);
+    for _ in 0..2 {
+        client.ask(&get("/seen"));
+        // The open timeout is over, the idle one is not.
+        client.expect_nothing_for(Duration::from_millis(400));
+    }
+    let began = Instant::now();
+    client.ask(&get("/seen"));
+    client.expect_end();
+    expect_elapsed(began, timeout, "the end");
+}
+
+#[test]
+fn the_time_of_a_slow_controller_does_not_count() {
+    let server = start(
+        Server::new(vec![route!("/" => answer(|_| {
+            std::thread::sleep(Duration::from_millis(600));
+            Ok(Response::new().text("slept"))
+        }))])
+        .open_timeout(Duration::from_millis(400))
+        .body_timeout(Duration::from_millis(400))
+        .idle_timeout(Duration::from_millis(500)),
+    );
+    let mut client = connect(&server);
+    client.send(format!("{0}{0}", get("/")).as_bytes());
+    for _ in 0..2 {
+        assert_eq!(client.response().1, "slept");
+    }
+    assert_eq!(client.ask(&get("/")).1, "slept");
+}
+
+#[test]
+fn a_client_that_sends_on_after_an_error_is_cut_at_the_close_timeout() {
+    let timeout = Duration::from_millis(200);
+    let settings = Websocket::new().close_timeout(timeout);
+    let server = start(Server::new(vec![seen()]).websocket(settings));
+    let mut client = connect(&server);
+    assert_eq!(status(&client.ask("GET /seen HTTP/1.1\r\n\r\n").0), 400);
+    let began = Instant::now();
+    wait_until("the server takes no more", || client.stream.write_all(&[b'x'; 1000]).is_err());
+    assert!(began.elapsed() < Duration::from_secs(4), "cut after {:?} only", began.elapsed());
+}
+
+#[test]
+fn an_answer_that_nobody_takes_is_given_up_at_the_write_timeout_and_counts_as_cut() {
+    const LENGTH: usize = 64 << 20;
+    let timeout = Duration::from_millis(200);
+    let (sender, called) = mpsc::channel();
+    let route = route!("/" => answer(move |_| {
+        sender.send(())?;
+        Ok(Response::new().bytes(vec![b'x'; LENGTH]))
+    }));
+    let server = start(Server::new(vec![route]).websocket(Websocket::new().write_timeout(timeout)));
+    let mut client = connect(&server);
+    client.send(get("/").as_bytes());
+    called.recv_timeout(DEADLINE).unwrap();
+    let began = Instant::now();
+    let report = server.shutdown().unwrap();
+    expect_elapsed(began, timeout / 2, "the end of the shutdown");
+    assert!(began.elapsed() < Duration::from_secs(8), "given up after {:?}", began.elapsed());
+    assert!(client.rest().len() < LENGTH, "all of it was taken");
+    assert_eq!((report.closed, report.cut), (0, 1), "an answer that was cut is no good end");
+}
+
+// Controllers.
+
+#[test]
+fn errors_of_a_controller_have_their_status_and_keep_their_text_from_the_client() {
+    let secret = "password123";
+    let error = move |change: fn(Error) -> Error| answer(move |_| Err(change(Error::new(secret))));
+    let server = serve(vec![
+        route!("/plain" => error(|error| error)),
+        route!("/missing" => error(|error| error.with_status(404))),
+        route!("/banned" => error(|error| error.with_status(Status::FORBIDDEN))),
+        route!("/teapot" => error(|error| error.with_status(418))),
+        route!("/nonsense" => error(|error| error.with_status(9))),
+        route!("/closing" => error(|error| error.with_close(4000, "password123"))),
+        route!("/io" => answer(move |_| Err(std::io::Error::other(secret).into()))),
+        route!("/question" => answer(|_| { "password123".parse::<u8>()?; Ok(Response::new()) })),
+        route!("/param" => answer(|request| Ok(Response::new().text(request.param("password123")?)))),
+        route!("/text" => answer(|request| Ok(Response::new().text(request.text()?)))),
+    ]);
+    let mut client = connect(&server);
+    for (path, expected, text) in [
+        ("/plain", 500, "Internal Server Error"),
+        ("/missing", 404, "Not Found"),
+        ("/banned", 403, "Forbidden"),
+        ("/teapot", 418, ""),
+        ("/nonsense", 500, "Internal Server Error"),
+        ("/closing", 500, "Internal Server Error"),
+        ("/io", 500, "Internal Server Error"),
+        ("/question", 500, "Internal Server Error"),
+        ("/param", 500, "Internal Server Error"),
+    ] {
+        let (head, body) = client.ask(&get(path));
+        assert_eq!((status(&head), body.as_str()), (expected, text), "{path}");
+        assert!(!head.contains(secret), "{path}: {head}");
+    }
+    client.send(b"POST /text HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n\xff\xff");
+    assert_eq!(status(&client.response().0), 400, "a body that is no text");
+}
+
+#[test]
+fn a_panic_is_500_and_the_connection_goes_on() {
+    let server = serve(vec![
+        seen(),
+        route!("/panic" => answer(|request| panic!("{} makes it panic", request.path()))),
+    ]);
+    let mut client = connect(&server);
+    for _ in 0..3 {
+        let (head, body) = client.ask(&get("/panic"));
+        assert_eq!((status(&head), body.as_str()), (500, "Internal Server Error"));
+        assert_eq!(header(&head, "connection"), None, "{head}");
+        assert_eq!(client.ask(&get("/seen")).1, "GET /seen []");
+    }
+}
+
+#[test]
+fn what_no_header_can_hold_becomes_a_500_instead_of_another_header() {
+    let injection = "a\r\nX-Injected: yes\r\n\r\n<script>";
+    let server = serve(vec![
+        seen(),
+        route!("/header" => answer(move |_| Ok(Response::new().header("X-Name", injection)))),
+        route!("/append" => answer(move |_| Ok(Response::new().append_header("X-Name", injection)))),
+        route!("/name" => answer(move |_| Ok(Response::new().header(injection, "a")))),
+        route!("/redirect" => answer(move |_| Ok(Response::new().redirect(injection)))),
+        route!("/cookie" => answer(move |_| Ok(Response::new().cookie(Cookie::new("a", injection))))),
+        route!("/cookie-path" => answer(move |_| {
+            Ok(Response::new().cookie(Cookie::new("a", "b").path(injection)))
+        })),
+        route!("/connection" => answer(move |_| Ok(Response::new().header("Connection", injection)))),
+        route!("/nul" => answer(|_| Ok(Response::new().header("X-Name", "a\0X-Injected")))),
+        route!("/then-good" => answer(move |_| {
+            Ok(Response::new().header("X-Name", injection).header("X-Name", "good"))
+        })),
+    ]);
+    let mut client = connect(&server);
+    for path in [
+        "/header",
+        "/append",
+        "/name",
+        "/redirect",
+        "/cookie",
+        "/cookie-path",
+        "/connection",
+        "/nul",
+        "/then-good",
+    ] {
+        let (head, body) = client.ask(&get(path));
+        assert_eq!(
+            (status(&head), body.as_str()),
+            (500, "Internal Server Error"),
+            "{path}: {head}"
+        );
+        assert!(!head.contains("X-Injected"), "{path}: {head}");
+    }
+    assert_eq!(client.ask(&get("/seen")).1, "GET /seen []", "the connection goes on");
+}
+
+#[test]
+fn responses_are_sent_as_they_were_built() {
+    type Case = (
+        &'static str,
+        fn() -> Response,
+        u16,
+        &'static [(&'static str, &'static str)],
+        &'static str,
+    );
+    let cases: &[Case] = &[
+        ("empty", Response::new, 200, &[("Content-Length", "0")], ""),
+        (
+            "text",
+            || Response::new().text("grüße"),
+            200,
+            &[("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "7")],
+            "grüße",
+        ),
+        (
+            "html",
+            || Response::new().html("<p>"),
+            200,
+            &[("Content-Type", "text/html; charset=utf-8"), ("Content-Length", "3")],
+            "<p>",
+        ),
+        (
+            "bytes",
+            || Response::new().bytes(b"\0\x01".to_vec()),
+            200,
+            &[("Content-Type", "application/octet-stream"), ("Content-Length", "2")],
+            "\0\x01",
+        ),
+        (
+            "another type",
+            || Response::new().bytes("{}").header("content-type", "application/json"),
+            200,
+            &[("Content-Type", "application/json")],
+            "{}",
+        ),
+        (
+            "redirect",
+            || Response::new().redirect("/login?a=b"),
+            302,
+            &[("Location", "/login?a=b")],
+            "",
+        ),
+        (
+            "another redirect",
+            || Response::new().redirect("/new").status(308),
+            308,
+            &[("Location", "/new")],
+            "",
+        ),
+        (
+            "cookie",
+            || Response::new().cookie(Cookie::new("theme", "dark").secure(true)),
+            200,
+            &[("Set-Cookie", "theme=dark; Path=/; HttpOnly; Secure; SameSite=Lax")],
+            "",
+        ),
+        (
+            "replaced header",
+            || Response::new().header("X", "1").header("x", "2"),
+            200,
+            &[("X", "2")],
+            "",
+        ),
+        (
+            "added headers",
+            || Response::new().append_header("X", "1").append_header("X", "2"),
+            200,
+            &[("X", "1"), ("X", "2")],
+            "",
+        ),
+        ("no content", || Response::no_content().text("lost"), 204, &[], ""),
+        ("not modified", || Response::new().status(304).text("lost"), 304, &[], ""),
+        ("status of its own", || Response::new().status(499).text("odd"), 499, &[], "odd"),
+        ("impossible status", || Response::new().status(7), 500, &[], ""),
+        (
+            "framing is not for controllers",
+            || {
+                Response::new()
+                    .header("Content-Length", "99")
+                    .header("Transfer-Encoding", "chunked")
+                    .text("a")
+            },
+            200,
+            &[("Content-Length", "1")],
+            "a",
+        ),
+        ("bad request", Response::bad_request, 400, &[], "Bad Request"),
+        ("unauthorized", Response::unauthorized, 401, &[], "Unauthorized"),
+        ("forbidden", Response::forbidden, 403, &[], "Forbidden"),
+        ("not found", Response::not_found, 404, &[], "Not Found"),
+        ("too many requests", Response::too_many_requests, 429, &[], "Too Many Requests"),
+    ];
+    let routes = cases.iter().enumerate();
+    let routes = routes.map(|(number, (_, response, ..))| {
+        route!(format!("/{number}") => answer(move |_| Ok(response())))
+    });
+    let server = serve(routes.collect());
+    let mut client = connect(&server);
+    let cookie = guest_cookie();
+    for (number, (what, _, code, headers, expected)) in cases.iter().enumerate() {
+        let (head, body) =
+            client.ask(&format!("GET /{number} HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n"));
+        assert_eq!((status(&head), body.as_str()), (*code, *expected), "{what}: {head}");
+        assert!(header(&head, "date").is_some_and(|date| date.ends_with(" GMT")), "{what}: {head}");
+        assert_eq!(header(&head, "transfer-encoding"), None, "{what}: {head}");
+        if matches!(code, 204 | 304) {
+            assert_eq!(header(&head, "content-length"), None, "{what}: {head}");
+        }
+        for (name, _) in *headers {
+            let wanted: Vec<_> =
+                headers.iter().filter(|(key, _)| key == name).map(|(_, value)| *value).collect();
+            assert_eq!(values(&head, name), wanted, "{what}: {name} in {head}");
+        }
+    }
+}
+
+#[test]
+fn a_status_that_answers_nothing_becomes_a_500() {
+    // A client goes on waiting after a 1xx (RFC 9110 §15.2), and the next response on the connection would be taken
+    // for the answer to this request.
+    let server = serve(vec![
+        seen(),
+        route!("/100" => answer(|_| Ok(Response::new().status(100)))),
+        route!("/101" => answer(|_| Ok(Response::new().status(101)))),
+        route!("/103" => answer(|_| Err(Error::new("early").with_status(103)))),
+    ]);
+    for path in ["/100", "/101", "/103"] {
+        let (head, _) = connect(&server).ask(&get(path));
+        assert_eq!(status(&head), 500, "{path}: {head}");
+    }
+}
+
+// Sessions.
+
+/// The values of all headers of that name in a head.
+fn values<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
+    let lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
+}
+
+/// A cookie as a visitor that was here before sends it.
+fn guest_cookie() -> String {
+    format!("rwf_session={}", SessionId::guest())
+}
+
+fn with_cookie(path: &str, cookie: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n")
+}
+
+/// A server that answers with the session at `/`.
+fn session_server() -> ServerHandle {
+    serve(vec![
+        route!("/" => answer(|request| Ok(Response::new().text(request.session_id().to_string())))),
+        route!("/wrong" => answer(|_| Err(Error::new("wrong")))),
+        route!("/known" => answer(|request| {
+            let known = request.with_session(42);
+            assert_eq!(request.with_session(43).session_id(), 43.into());
+            Ok(Response::new().text(format!("{} {}", known.session_id(), request.session_id())))
+        })),
+    ])
+}
+
+#[test]
+fn a_new_visitor_gets_a_session_cookie_and_keeps_it() {
+    let server = session_server();
+    let mut client = connect(&server);
+    let (head, session) = client.ask(&get("/"));
+    let cookie = header(&head, "set-cookie").unwrap_or_else(|| panic!("no cookie in {head}"));
+    assert_eq!(cookie, format!("rwf_session={session}; Path=/; HttpOnly; SameSite=Lax"));
+    let uuid = rwf::Uuid::parse_str(&session).unwrap();
+    assert_eq!((uuid.get_version_num(), session.len()), (4, 36), "{session}");
+
+    let pair = cookie.split(';').next().unwrap();
+    let more = format!("theme=dark; {pair}; x=y");
+    for (what, cookie, mut client) in [
+        ("on the same connection", pair, client),
+        ("on another connection", pair, connect(&server)),
+        ("among other cookies", more.as_str(), connect(&server)),
+    ] {
+        let (head, again) = client.ask(&with_cookie("/", cookie));
+        assert_eq!(again, session, "{what}");
+        assert_eq!(header(&head, "set-cookie"), None, "{what}: {head}");
+    }
+    let (_, other) = connect(&server).ask(&get("/"));
+    assert_ne!(other, session, "another visitor is another guest");
+}
+
+#[test]
+fn cookies_that_the_server_did_not_write_are_replaced() {
+    let server = session_server();
+    for value in [
+        "",
+        "42",
+        "not-a-session",
+        "00000000-0000-0000-0000-000000000000",
+        "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+        "3f2b8c1e7d4a4c5b9e6f1a2b3c4d5e6f",
+        "{3f2b8c1e-7d4a-4c5b-9e6f-1a2b3c4d5e6f}",
+        "3f2b8c1e-7d4a-4c5b-9e6f-1a2b3c4d5e6",
+    ] {
+        let (head, session) =
+            connect(&server).ask(&with_cookie("/", &format!("rwf_session={value}")));
+        let cookie = header(&head, "set-cookie").unwrap_or_default();
+        assert!(cookie.starts_with(&format!("rwf_session={session};")), "{value:?}: {head}");
+        assert_ne!(session, value, "a visitor chose its session");
+    }
+}
+
+#[test]
+fn every_kind_of_answer_carries_the_cookie_of_a_new_visitor() {
+    let server = session_server();
+    let mut client = connect(&server);
+    for path in ["/", "/wrong", "/nowhere"] {
+        let (head, _) = client.ask(&get(path));
+        assert_eq!(values(&head, "set-cookie").len(), 1, "{path}: {head}");
+    }
+}
+
+#[test]
+fn a_request_can_be_put_into_another_session() {
+    let server = session_server();
+    let guest = SessionId::guest();
+    let (head, body) =
+        connect(&server).ask(&with_cookie("/known", &format!("rwf_session={guest}")));
+    assert_eq!(body, format!("42 {guest}"), "the original stays");
+    assert_eq!(header(&head, "set-cookie"), None, "{head}");
+    let (head, _) = connect(&server).ask(&get("/known"));
+    let cookie = header(&head, "set-cookie").unwrap_or_default();
+    assert!(!cookie.starts_with("rwf_session=42;"), "a user's number is no cookie: {head}");
+}
+
+#[test]
+fn the_session_cookie_has_the_name_that_the_server_gives_it() {
+    let server = start(
+        Server::new(vec![route!("/" => answer(|request| {
+            Ok(Response::new().text(request.session_id().to_string()))
+        }))])
+        .session_cookie("my-app"),
+    );
+    let (head, _) = connect(&server).ask(&with_cookie("/", &guest_cookie()));
+    let cookie = header(&head, "set-cookie").unwrap_or_default();
+    let pair = cookie.split(';').next().unwrap().to_owned();
+    assert!(pair.starts_with("my-app="), "{head}");
+    let (head, session) = connect(&server).ask(&with_cookie("/", &pair));
+    assert_eq!(format!("my-app={session}"), pair);
+    assert_eq!(header(&head, "set-cookie"), None, "{head}");
+}

@@ -1,0 +1,4 @@
+#[rwf::main]
+struct Main;
+
+fn main() {}

@@ -1,0 +1,2 @@
+#[rwf::main(threads = 4)]
+async fn main() {}

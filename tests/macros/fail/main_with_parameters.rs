@@ -1,0 +1,2 @@
+#[rwf::main]
+async fn main(name: String) {}

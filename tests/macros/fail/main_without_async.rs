@@ -1,0 +1,2 @@
+#[rwf::main]
+fn main() {}
