@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
+use std::thread;
 
 use parking_lot::RwLock;
 
@@ -80,9 +81,14 @@ impl Comms {
     ///
     /// There are receivers, and none could take it: [`SendError`] says why.
     pub fn send(&self, message: impl Into<Message>) -> Result<usize, SendError> {
-        let outboxes = Registry::global().find(&self.target);
+        let mut outboxes = Registry::global().find(&self.target);
         if outboxes.is_empty() {
             return Ok(0);
+        }
+        if outboxes.len() > 1 {
+            // A handler may have to wait for its own client; the others do not wait with it.
+            let this_thread = thread::current().id();
+            outboxes.sort_by_key(|outbox| outbox.is_read_by(this_thread));
         }
         let frame = Frame::message(&message.into());
         let mut taken = 0;
@@ -165,8 +171,10 @@ impl Registry {
     ) -> Registration<'_> {
         let mut entries = self.entries.write();
         entries.connections.insert(connection, (session, outbox));
-        entries.sessions.entry(session).or_default().push(connection);
-        Registration { registry: self, session, connection }
+        let of_session = entries.sessions.entry(session).or_default();
+        of_session.push(connection);
+        let connections = of_session.len();
+        Registration { registry: self, session, connection, connections }
     }
 
     /// The outboxes that are meant, cloned: they are used when the lock is released.
@@ -207,6 +215,14 @@ pub(crate) struct Registration<'a> {
     registry: &'a Registry,
     session: SessionId,
     connection: ConnectionId,
+    connections: usize,
+}
+
+impl Registration<'_> {
+    /// How many connections the session had when this one was added, with it.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections
+    }
 }
 
 impl Drop for Registration<'_> {
@@ -227,8 +243,8 @@ impl Drop for Registration<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reaper::Reaper;
     use crate::socket::Socket;
+    use crate::watchdog::Watchdog;
     use crate::websocket::settings::Websocket;
     use std::net::{TcpListener, TcpStream};
 
@@ -236,7 +252,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let socket = Arc::new(Socket::new(peer, true).unwrap());
-        Outbox::new(socket, Reaper::default(), &Websocket::new(), Vec::new())
+        Outbox::new(socket, Watchdog::default(), &Websocket::new(), usize::MAX, Vec::new())
     }
 
     #[test]

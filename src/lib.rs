@@ -54,7 +54,7 @@
 //! 5. Whoever sends to the connection, on whatever thread, writes what the client takes at once, without blocking. What
 //!    the client does not take waits in the *outbox*, and a *writer* thread waits with it until it has caught up.
 //! 6. Whoever closes first seals the outbox: what waits goes out, then the close frame, then the end of the stream.
-//!    The reader reads on until the client ends too. The *reaper*, one thread per server, cuts what takes too long.
+//!    The reader reads on until the client ends too. The *watchdog*, one thread per server, cuts what takes too long.
 //! 7. `handle_close` is called, `handle` returns, the thread ends.
 //!
 //! That `handle` *is* the connection makes a hand-written [`Controller`](controller::Controller) equal to the derive,
@@ -77,18 +77,21 @@
 //!              link                                a connection as its server sees it
 //! websocket/   outbox                              the only writer
 //! http/        parser, response · websocket/ decoder, frame, settings · session, settings
-//! (ground)     error, executor, os, socket, reaper · http/ headers, cookie, path … · websocket/ message, close
+//!              socket, watchdog · http/ cookie, peer       bytes in and out; the clock; whom to believe
+//! (ground)     deadline, error, executor, os, signals · http/ headers, path … · websocket/ message, close
 //! ```
 
+mod deadline;
 mod error;
 mod executor;
 mod link;
 mod os;
-mod reaper;
 mod router;
 mod server;
 mod settings;
+mod signals;
 mod socket;
+mod watchdog;
 
 pub mod comms;
 pub mod controller;

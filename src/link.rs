@@ -1,27 +1,32 @@
 //! One connection as its server sees it: the socket, and how to end it in good order.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::reaper::Reaper;
+use parking_lot::Mutex;
+
 use crate::session::ConnectionId;
 use crate::settings::Settings;
 use crate::socket::Socket;
+use crate::watchdog::Watchdog;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::outbox::Outbox;
 
 /// What all connections of a server share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) settings: Settings,
-    pub(crate) reaper: Reaper,
+    pub(crate) watchdog: Watchdog,
+    /// Where the server listens.
+    pub(crate) local_addr: SocketAddr,
     is_stopping: AtomicBool,
 }
 
 impl Context {
-    pub(crate) fn new(settings: Settings) -> Self {
-        Self { settings, ..Self::default() }
+    pub(crate) fn new(settings: Settings, local_addr: SocketAddr) -> Self {
+        let watchdog = Watchdog::default();
+        Self { settings, watchdog, local_addr, is_stopping: AtomicBool::new(false) }
     }
 
     /// From now on connections end as soon as they can do so in good order.
@@ -43,7 +48,11 @@ pub(crate) struct Link {
     pub(crate) context: Arc<Context>,
     /// Set when the connection becomes a WebSocket.
     outbox: OnceLock<Arc<Outbox>>,
-    was_cut: AtomicBool,
+    was_lost: AtomicBool,
+    /// Odd while a handler runs. It counts them, so that a look at it now and then tells one long run from many.
+    handler_runs: AtomicU64,
+    /// What the handlers work on, for people.
+    task: Mutex<String>,
 }
 
 impl Link {
@@ -54,17 +63,42 @@ impl Link {
             socket: Arc::new(socket),
             context,
             outbox: OnceLock::new(),
-            was_cut: AtomicBool::new(false),
+            was_lost: AtomicBool::new(false),
+            handler_runs: AtomicU64::new(0),
+            task: Mutex::default(),
         }
     }
 
-    /// The connection is a WebSocket from now on. It may be closed at once, when the server stops meanwhile.
-    pub(crate) fn upgrade(&self, outbox: &Arc<Outbox>) {
+    /// Says what the handlers from here on work on.
+    pub(crate) fn set_task(&self, task: String) {
+        *self.task.lock() = task;
+    }
+
+    pub(crate) fn task(&self) -> String {
+        self.task.lock().clone()
+    }
+
+    /// A handler begins to run, on the connection's own thread.
+    pub(crate) fn enter_handler(&self) {
+        self.handler_runs.store(self.handler_runs.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
+    }
+
+    /// The handler has returned, or has become the session that calls others.
+    pub(crate) fn leave_handler(&self) {
+        let runs = self.handler_runs.load(Ordering::Relaxed);
+        self.handler_runs.store((runs | 1).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// The number of the handler's run, if one runs.
+    pub(crate) fn handler_run(&self) -> Option<u64> {
+        Some(self.handler_runs.load(Ordering::Relaxed)).filter(|runs| runs % 2 == 1)
+    }
+
+    /// The connection is about to become a WebSocket. Whether the server does not stop meanwhile: it sets its flag
+    /// before it goes through the connections, so that one of the two sees the other.
+    pub(crate) fn upgrade(&self, outbox: &Arc<Outbox>) -> bool {
         let _ = self.outbox.set(Arc::clone(outbox));
-        // The server sets its flag before it goes through the connections: one of the two sees the other.
-        if self.context.is_stopping() {
-            self.end();
-        }
+        !self.context.is_stopping()
     }
 
     /// Ends the connection in good order: a WebSocket is closed with 1001, and a wait for a request is ended.
@@ -77,18 +111,13 @@ impl Link {
         }
     }
 
-    /// Ends the connection where it stands.
-    pub(crate) fn cut(&self) {
-        self.note_cut();
-        self.socket.cut();
-    }
-
     /// Remembers that the connection did not end in good order.
-    pub(crate) fn note_cut(&self) {
-        self.was_cut.store(true, Ordering::SeqCst);
+    pub(crate) fn note_loss(&self) {
+        self.was_lost.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn was_cut(&self) -> bool {
-        self.was_cut.load(Ordering::SeqCst)
+    /// Whether the connection ended in good order.
+    pub(crate) fn was_lost(&self) -> bool {
+        self.was_lost.load(Ordering::SeqCst)
     }
 }

@@ -1,18 +1,21 @@
 //! What depends on the operating system, each a plain function with a way for every system.
 
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 /// Writes what the kernel takes at once, without blocking; [`io::ErrorKind::WouldBlock`] when it takes nothing.
 ///
-/// `MSG_DONTWAIT` concerns this call alone, where `O_NONBLOCK` would change the reader's clone of the socket too.
+/// `MSG_DONTWAIT` concerns this call alone, where `O_NONBLOCK` would concern the reader of the socket too.
 /// Systems without it always say `WouldBlock`, so that the caller falls back on [`send_within`].
 pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     #[cfg(unix)]
     {
         use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let flags = SendFlags::DONTWAIT;
+        // Elsewhere std's start-up code alone keeps SIGPIPE away.
+        #[cfg(not(target_vendor = "apple"))]
+        let flags = flags | SendFlags::NOSIGNAL;
         let sent = match slices {
             [one] => send(stream, one, flags),
             many => sendmsg(stream, many, &mut SendAncillaryBuffer::default(), flags),
@@ -26,11 +29,23 @@ pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result
     }
 }
 
+/// Waits up to `timeout` for the peer to take something; whether or not it does is for the next write to find out.
+///
+/// Linux calls a socket writable when a third of its send buffer is free, megabytes perhaps, so a client that reads
+/// slowly but steadily may be writable long before this says so.
+#[cfg(unix)]
+pub(crate) fn wait_writable(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let timeout = Timespec::try_from(timeout).ok();
+    poll(&mut [PollFd::new(stream, PollFlags::OUT)], timeout.as_ref())?;
+    Ok(())
+}
+
 /// Writes some of `slices`, waiting up to `timeout` for the peer to take anything at all.
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::TimedOut`] when it took nothing.
+/// [`io::ErrorKind::WouldBlock`] or [`io::ErrorKind::TimedOut`] when it took nothing.
 pub(crate) fn send_within(
     stream: &TcpStream,
     slices: &[IoSlice<'_>],
@@ -44,22 +59,26 @@ pub(crate) fn send_within(
     #[cfg(not(unix))]
     {
         use std::io::Write;
-        stream.set_write_timeout(Some(timeout))?;
-        (&*stream).write_vectored(slices).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
-            _ => error,
-        })
+        stream.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+        (&*stream).write_vectored(slices)
     }
 }
 
-#[cfg(unix)]
-fn wait_writable(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let timeout = Timespec::try_from(timeout).ok();
-    match poll(&mut [PollFd::new(stream, PollFlags::OUT)], timeout.as_ref())? {
-        0 => Err(io::ErrorKind::TimedOut.into()),
-        _ => Ok(()),
+/// Has the kernel give the connection up when the peer acknowledges nothing for `timeout`; `None` for its own patience.
+///
+/// A kernel that a client takes nothing from still takes a little from us now and then, as it enlarges its buffer, so
+/// writes that succeed are no proof of a client that reads.
+pub(crate) fn set_stall_timeout(stream: &TcpStream, timeout: Option<Duration>) {
+    #[cfg(target_os = "linux")]
+    {
+        let millis = timeout.map_or(0, |timeout| timeout.as_millis().max(1));
+        let millis = u32::try_from(millis).unwrap_or(0);
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, millis) {
+            log::debug!("no stall timeout: {error}");
+        }
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, timeout);
 }
 
 /// Appends one read to `buffer`, at most its spare capacity, without zeroing it first. `Ok(0)` is the end.
@@ -91,38 +110,67 @@ pub(crate) fn lengthen_backlog(listener: &TcpListener, backlog: u32) -> io::Resu
     Ok(())
 }
 
-/// Ends a blocked `accept` of another thread.
-pub(crate) fn wake_accept(listener: &TcpListener, address: SocketAddr) {
-    #[cfg(target_os = "linux")]
-    if rustix::net::shutdown(listener, rustix::net::Shutdown::Both).is_ok() {
-        return;
+/// A listener whose `accept` another thread can end.
+///
+/// The listener itself is left alone for that: it may be shared with other processes, which go on with it.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    listener: TcpListener,
+    #[cfg(unix)]
+    woken: io::PipeReader,
+}
+
+/// Ends the [`Acceptor`]'s wait when it is dropped.
+#[derive(Debug)]
+pub(crate) struct AcceptWaker {
+    #[cfg(unix)]
+    _pipe: io::PipeWriter,
+    #[cfg(not(unix))]
+    address: SocketAddr,
+}
+
+impl Acceptor {
+    pub(crate) fn new(listener: TcpListener) -> io::Result<(Self, AcceptWaker)> {
+        #[cfg(unix)]
+        {
+            let (woken, pipe) = io::pipe()?;
+            Ok((Self { listener, woken }, AcceptWaker { _pipe: pipe }))
+        }
+        #[cfg(not(unix))]
+        {
+            let address = listener.local_addr()?;
+            Ok((Self { listener }, AcceptWaker { address }))
+        }
     }
-    let _ = listener;
-    // Elsewhere a listener cannot be shut down; a connection of our own wakes the accept instead.
-    let mut address = address;
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    if let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
-        let _ = stream.shutdown(Shutdown::Both);
+
+    /// The next connection. Anything may come out when the waker was dropped.
+    pub(crate) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        #[cfg(unix)]
+        {
+            use rustix::event::{PollFd, PollFlags, poll};
+            let readable = PollFlags::IN;
+            let mut waits =
+                [PollFd::new(&self.listener, readable), PollFd::new(&self.woken, readable)];
+            poll(&mut waits, None)?;
+            if !waits[1].revents().is_empty() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+        }
+        self.listener.accept()
     }
 }
 
-/// Whether `error` says that descriptors or memory have run out, which passes when connections end.
-pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    {
-        use rustix::io::Errno;
-        let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-        Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
-    }
-    #[cfg(not(unix))]
-    {
-        // WSAEMFILE and WSAENOBUFS
-        matches!(error.raw_os_error(), Some(10024 | 10055))
+#[cfg(not(unix))]
+impl Drop for AcceptWaker {
+    fn drop(&mut self) {
+        // A connection of our own ends the wait.
+        if self.address.ip().is_unspecified() {
+            self.address.set_ip(match self.address {
+                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
     }
 }
 
@@ -139,117 +187,12 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
-/// SIGINT and SIGTERM, held back from their default action while this value lives.
-#[derive(Debug)]
-pub(crate) struct TerminationSignals {
-    inner: imp::Signals,
-}
-
-impl TerminationSignals {
-    /// Starts to listen.
-    pub(crate) fn listen() -> io::Result<Self> {
-        Ok(Self { inner: imp::Signals::listen()? })
+/// Names the calling thread for `top -H` and debuggers, which show the first 15 bytes.
+pub(crate) fn name_thread(name: &str) {
+    #[cfg(target_os = "linux")]
+    if let Ok(name) = std::ffi::CString::new(name) {
+        let _ = rustix::thread::set_name(&name);
     }
-
-    /// Blocks until one of the signals arrives; its name.
-    pub(crate) fn wait(&mut self) -> &'static str {
-        self.inner.wait()
-    }
-
-    /// From now on the next signal has its default action again: it ends the process.
-    pub(crate) fn restore_default(&self) {
-        imp::restore_default();
-    }
-}
-
-impl Drop for TerminationSignals {
-    fn drop(&mut self) {
-        imp::restore_default();
-    }
-}
-
-#[cfg(unix)]
-mod imp {
-    use std::io;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::sync::{Arc, OnceLock};
-
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    use signal_hook::flag::register_conditional_default;
-
-    /// Whether the signals have their default action: signal-hook never gives a signal back to the system.
-    fn default_action() -> io::Result<&'static Arc<AtomicBool>> {
-        static DEFAULT: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-        if let Some(flag) = DEFAULT.get() {
-            return Ok(flag);
-        }
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            register_conditional_default(signal, Arc::clone(&flag))?;
-        }
-        Ok(DEFAULT.get_or_init(|| flag))
-    }
-
-    #[derive(Debug)]
-    pub(super) struct Signals(signal_hook::iterator::Signals);
-
-    impl Signals {
-        pub(super) fn listen() -> io::Result<Self> {
-            default_action()?.store(false, Ordering::SeqCst);
-            Ok(Self(signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?))
-        }
-
-        pub(super) fn wait(&mut self) -> &'static str {
-            match self.0.forever().next() {
-                Some(SIGINT) => "SIGINT",
-                _ => "SIGTERM",
-            }
-        }
-    }
-
-    pub(super) fn restore_default() {
-        if let Ok(flag) = default_action() {
-            flag.store(true, Ordering::SeqCst);
-        }
-    }
-}
-
-#[cfg(not(unix))]
-mod imp {
-    use std::io;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Duration;
-
-    use signal_hook::consts::{SIGINT, SIGTERM};
-
-    #[derive(Debug)]
-    pub(super) struct Signals(Arc<AtomicBool>);
-
-    impl Signals {
-        pub(super) fn listen() -> io::Result<Self> {
-            let raised = Arc::new(AtomicBool::new(false));
-            for signal in [SIGINT, SIGTERM] {
-                signal_hook::flag::register(signal, Arc::clone(&raised))?;
-            }
-            Ok(Self(raised))
-        }
-
-        pub(super) fn wait(&mut self) -> &'static str {
-            while !self.0.swap(false, Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            "SIGINT or SIGTERM"
-        }
-    }
-
-    pub(super) fn restore_default() {
-        for signal in [SIGINT, SIGTERM] {
-            let always = Arc::new(AtomicBool::new(true));
-            if let Err(error) = signal_hook::flag::register_conditional_shutdown(signal, 1, always)
-            {
-                log::debug!("the default action of a signal stays off: {error}");
-            }
-        }
-    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = name;
 }

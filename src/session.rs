@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
-use crate::http::cookie::Cookie;
-
 /// A visitor, across connections, tabs and reloads.
 ///
 /// Every visitor is a guest with a random id, kept in a cookie, until a controller that knows better says who it is
@@ -108,11 +106,6 @@ impl From<u32> for SessionId {
     fn from(user: u32) -> Self {
         Self::Authenticated(user.into())
     }
-}
-
-/// The cookie that makes a visitor known again.
-pub(crate) fn session_cookie(name: &str, visitor: SessionId) -> Cookie {
-    Cookie::new(name, visitor.to_string())
 }
 
 /// One connection of a session: one tab. Unique within the process, never used twice.

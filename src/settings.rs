@@ -1,5 +1,6 @@
 //! The limits and timeouts of a server, with their defaults; `Server` has the setters and their documentation.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::websocket::settings::Websocket;
@@ -15,6 +16,12 @@ pub(crate) struct Settings {
     pub(crate) max_headers: usize,
     pub(crate) max_body_size: usize,
     pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_peer: usize,
+    pub(crate) max_connections_per_session: usize,
+    pub(crate) max_queued_bytes: usize,
+    pub(crate) handler_warning: Duration,
+    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) trusted_proxies: Vec<IpAddr>,
     pub(crate) backlog: u32,
     pub(crate) stack_size: usize,
     pub(crate) no_delay: bool,
@@ -33,6 +40,12 @@ impl Default for Settings {
             max_headers: 100,
             max_body_size: 1 << 20,
             max_connections: 10_000,
+            max_connections_per_peer: usize::MAX,
+            max_connections_per_session: usize::MAX,
+            max_queued_bytes: 256 << 20,
+            handler_warning: Duration::from_secs(30),
+            allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             backlog: 4096,
             stack_size: 2 << 20,
             no_delay: true,
@@ -50,12 +63,18 @@ impl Settings {
             ("open_timeout", self.open_timeout),
             ("body_timeout", self.body_timeout),
             ("idle_timeout", self.idle_timeout),
+            ("handler_warning", self.handler_warning),
         ];
         if let Some((name, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
             return Err((name, zero));
         }
-        if self.max_connections == 0 {
-            return Err(("max_connections", zero));
+        let counts = [
+            ("max_connections", self.max_connections),
+            ("max_connections_per_peer", self.max_connections_per_peer),
+            ("max_connections_per_session", self.max_connections_per_session),
+        ];
+        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return Err((name, zero));
         }
         if !crate::http::headers::is_token(&self.session_cookie) {
             return Err(("session_cookie", "has to be letters, digits, `-` or `_`"));

@@ -1,10 +1,12 @@
 //! Bytes in, bytes out: the one place that touches a TCP stream. TLS will sit here.
 
+use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use crate::deadline;
 use crate::os;
 
 /// A connected socket: one thread reads, and whoever holds the write half writes.
@@ -13,20 +15,21 @@ pub(crate) struct Socket {
     stream: TcpStream,
     /// The read timeout that is set, in microseconds, so that it costs a system call only when it changes.
     read_timeout: AtomicU64,
+    was_cut: AtomicBool,
 }
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream, no_delay: bool) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(no_delay)?;
-        Ok(Self { stream, read_timeout: AtomicU64::new(0) })
+        Ok(Self { stream, read_timeout: AtomicU64::new(0), was_cut: AtomicBool::new(false) })
     }
 
     /// Appends one read to `buffer`, at most its spare capacity. `Ok(0)` is the end of the stream.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::TimedOut`] when nothing came for `timeout`.
+    /// [`TimedOut`](io::ErrorKind::TimedOut) when nothing came for `timeout`.
     pub(crate) fn read(&self, buffer: &mut Vec<u8>, timeout: Duration) -> io::Result<usize> {
         let micros = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX).max(1000);
         if self.read_timeout.swap(micros, Ordering::Relaxed) != micros {
@@ -34,20 +37,20 @@ impl Socket {
         }
         loop {
             match os::read_spare(&self.stream, buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(io::ErrorKind::TimedOut.into());
+                Err(error) if error.kind() == Interrupted => {}
+                Err(error) if error.kind() == WouldBlock => {
+                    return Err(TimedOut.into());
                 }
                 result => return result,
             }
         }
     }
 
-    /// Writes what the kernel takes at once; [`io::ErrorKind::WouldBlock`] when it takes nothing.
+    /// Writes what the kernel takes at once; [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing.
     pub(crate) fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             match os::send_now(&self.stream, slices) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == Interrupted => {}
                 result => return result,
             }
         }
@@ -57,24 +60,30 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::TimedOut`] when it took nothing.
+    /// [`TimedOut`](io::ErrorKind::TimedOut) when it took nothing.
     pub(crate) fn write_within(
         &self,
         slices: &[IoSlice<'_>],
         timeout: Duration,
     ) -> io::Result<usize> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline::after(timeout);
         loop {
-            let remaining = deadline.saturating_duration_since(Instant::now());
-            match os::send_within(&self.stream, slices, remaining) {
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
-                    ) => {}
+            let remaining = deadline::until(deadline);
+            // Tried now and then, because a wait can overlook a little room.
+            match os::send_within(&self.stream, slices, remaining.min(timeout / 4)) {
+                Err(error) if matches!(error.kind(), Interrupted | WouldBlock | TimedOut) => {
+                    if remaining.is_zero() {
+                        return Err(TimedOut.into());
+                    }
+                }
                 result => return result,
             }
         }
+    }
+
+    /// Sets how long the peer may take nothing of what is on its way to it; `None` for as long as the system likes.
+    pub(crate) fn set_stall_timeout(&self, timeout: Option<Duration>) {
+        os::set_stall_timeout(&self.stream, timeout);
     }
 
     /// Writes all of `bytes`, waiting up to `timeout` each time that the peer takes nothing.
@@ -82,9 +91,7 @@ impl Socket {
         while !bytes.is_empty() {
             let slice = [IoSlice::new(bytes)];
             let written = match self.write_now(&slice) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.write_within(&slice, timeout)?
-                }
+                Err(error) if error.kind() == WouldBlock => self.write_within(&slice, timeout)?,
                 result => result?,
             };
             bytes = &bytes[written..];
@@ -104,7 +111,13 @@ impl Socket {
 
     /// Ends both directions, waking whoever waits on them.
     pub(crate) fn cut(&self) {
+        self.was_cut.store(true, Ordering::SeqCst);
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Whether [`cut`](Self::cut) was called.
+    pub(crate) fn was_cut(&self) -> bool {
+        self.was_cut.load(Ordering::SeqCst)
     }
 
     /// Forgets what has arrived, without waiting for more.
@@ -119,11 +132,11 @@ impl Socket {
     /// which can eat what was written last.
     pub(crate) fn linger(&self, timeout: Duration) {
         self.finish_writing();
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline::after(timeout);
         let mut discarded = Vec::with_capacity(4096);
         loop {
             discarded.clear();
-            let remaining = deadline.saturating_duration_since(Instant::now());
+            let remaining = deadline::until(deadline);
             match self.read(&mut discarded, remaining) {
                 Ok(1..) if !remaining.is_zero() => {}
                 _ => return,
@@ -148,7 +161,7 @@ mod tests {
     fn a_read_gives_up_after_its_timeout() {
         let (socket, _peer) = pair();
         let error = socket.read(&mut Vec::with_capacity(9), Duration::from_millis(5)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(error.kind(), TimedOut);
     }
 
     #[test]
@@ -162,10 +175,10 @@ mod tests {
                 Err(error) => break error,
             }
         };
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(error.kind(), WouldBlock);
         let timeout = Duration::from_millis(5);
         let error = socket.write_within(&[IoSlice::new(&chunk)], timeout).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(error.kind(), TimedOut);
 
         socket.finish_writing();
         let mut received = Vec::new();

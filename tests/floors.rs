@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// The drawing: files by floor, the lowest first. `lib.rs`, `prelude.rs` and each `mod.rs` are the roof.
 const FLOORS: &[&[&str]] = &[
     &[
+        "deadline",
         "error",
         "executor",
         "http/headers",
@@ -15,6 +16,7 @@ const FLOORS: &[&[&str]] = &[
         "http/path",
         "http/status",
         "os",
+        "signals",
         "websocket/close",
         "websocket/message",
     ],
@@ -22,11 +24,12 @@ const FLOORS: &[&[&str]] = &[
         "controller/error",
         "http/cookie",
         "http/parser",
+        "http/peer",
         "socket",
         "websocket/decoder",
         "websocket/frame",
     ],
-    &["http/response", "reaper", "session", "websocket/settings"],
+    &["http/response", "watchdog", "session", "websocket/settings"],
     &["settings", "websocket/handshake", "websocket/outbox"],
     &["comms", "link", "websocket/connection"],
     &["http/request"],

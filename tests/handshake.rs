@@ -8,12 +8,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use common::{
-    DEADLINE, Echo, Raw, answer, get, header, serve, start, status, upgrade_request, wait_until,
-};
+use common::{DEADLINE, Echo, Raw, answer, get, header, status, upgrade_request, wait_until};
 use rwf::controller::Websocket;
-use rwf::http::{Server, ServerHandle};
+use rwf::http::{Route, Server, ServerHandle};
 use rwf::prelude::*;
+
+/// The hosts that these tests ask for, beside the loopback names.
+fn with_hosts(server: Server) -> Server {
+    ["server.example.com", "server.example", "x"]
+        .into_iter()
+        .fold(server, |server, host| server.allow_host(host))
+}
+
+fn serve(routes: Vec<Route>) -> ServerHandle {
+    start(Server::new(routes))
+}
+
+fn start(server: Server) -> ServerHandle {
+    common::start(with_hosts(server))
+}
 
 /// What a good request has.
 const GOOD: &[(&str, &str)] = &[

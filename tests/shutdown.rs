@@ -96,7 +96,7 @@ fn a_request_that_is_being_read_is_answered_with_503() {
     half.send(&upgrade_request("/", "").as_bytes()[..40]);
     let mut silent = Raw::connect(address);
     let mut kept = Raw::connect(address);
-    kept.send(b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n");
+    kept.send(b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n");
     kept.response();
     // The half request is read by now: a full exchange came after it.
     let report = shut_down(server);
@@ -131,7 +131,7 @@ fn a_request_that_is_being_answered_gets_its_answer() {
     let gate = Gate { entered: Mutex::new(entered), permission: Mutex::new(permission) };
     let server = serve(vec![route!("/" => gate)]);
     let mut client = Raw::connect(server.local_addr());
-    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     inside.recv_timeout(DEADLINE).unwrap();
     let address = server.local_addr();
     let report = shut_down(server);
@@ -155,7 +155,7 @@ fn a_handler_that_goes_on_is_reported_as_running() {
     let server =
         start(Server::new(vec![route!("/" => gate)]).shutdown_timeout(Duration::from_millis(50)));
     let mut client = Raw::connect(server.local_addr());
-    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     inside.recv_timeout(DEADLINE).unwrap();
     let report = server.shutdown().unwrap();
     assert_eq!((report.closed, report.cut, report.running), (0, 1, 1));
@@ -273,4 +273,107 @@ fn a_given_listener_is_served() {
     let mut client = Raw::open(address, "/");
     client.send_text("hello");
     assert_eq!(client.text_frame(), "hello");
+}
+
+/// Drops the handle of its own server.
+#[derive(Default)]
+struct Dropping {
+    server: Arc<Mutex<Option<ServerHandle>>>,
+}
+
+#[async_trait]
+impl WebsocketController for Dropping {
+    async fn handle_message(&self, _: &SessionId, _: Message) -> Result<(), Error> {
+        drop(self.server.lock().take());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Controller for Dropping {
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        WebsocketController::handle(self, request).await
+    }
+}
+
+#[test]
+fn a_handle_dropped_by_a_handler_shuts_down_all_the_same() {
+    let controller = Dropping::default();
+    let handle = Arc::clone(&controller.server);
+    let server = start(
+        Server::new(vec![route!("/" => controller)])
+            .shutdown_timeout(Duration::from_millis(100))
+            .websocket(Websocket::new().close_timeout(Duration::from_millis(100))),
+    );
+    let address = server.local_addr();
+    *handle.lock() = Some(server);
+    let mut silent = Raw::open(address, "/");
+    let mut client = Raw::open(address, "/");
+    client.send_text("drop it");
+    for client in [&mut client, &mut silent] {
+        assert_eq!(client.close_frame().0, 1001);
+        client.expect_end();
+    }
+    wait_until("nothing listens", || TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_listener_that_others_share_goes_on_for_them() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let shared = listener.try_clone().unwrap();
+    let address = listener.local_addr().unwrap();
+    Server::new(vec![route!("/" => Echo)]).listener(listener).spawn().unwrap().shutdown().unwrap();
+    let again = Server::new(vec![route!("/" => Echo)]).listener(shared).spawn().unwrap();
+    let mut client = Raw::open(address, "/");
+    client.send_text("hello");
+    assert_eq!(client.text_frame(), "hello");
+    drop(client);
+    again.shutdown().unwrap();
+}
+
+#[test]
+fn never_is_a_timeout_too() {
+    let never = Duration::MAX;
+    let websocket = Websocket::new()
+        .ping_interval(never)
+        .ping_timeout(never)
+        .write_timeout(never)
+        .close_timeout(never);
+    let server = start(
+        Server::new(vec![route!("/" => Echo)])
+            .open_timeout(never)
+            .body_timeout(never)
+            .idle_timeout(never)
+            .shutdown_timeout(never)
+            .websocket(websocket),
+    );
+    let mut client = Raw::open(server.local_addr(), "/");
+    client.send_text("hello");
+    assert_eq!(client.text_frame(), "hello");
+    let report = shut_down(server);
+    assert_eq!(client.close_frame().0, 1001);
+    client.send_close(1001, "");
+    client.expect_end();
+    drop(client);
+    assert_eq!(report.recv_timeout(DEADLINE).unwrap().closed, 1);
+}
+
+#[test]
+fn idle_connections_end_at_once_while_a_handler_goes_on() {
+    let ((entered, inside), (permit, permission)) = (channel(), channel());
+    let gate = Gate { entered: Mutex::new(entered), permission: Mutex::new(permission) };
+    let server = serve(vec![route!("/" => gate)]);
+    let mut busy = Raw::connect(server.local_addr());
+    let mut idle = Raw::connect(server.local_addr());
+    idle.send(b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    idle.response();
+    busy.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    inside.recv_timeout(DEADLINE).unwrap();
+    let report = shut_down(server);
+    idle.expect_end();
+    assert!(report.try_recv().is_err(), "the shutdown waits for the handler");
+    permit.send(()).unwrap();
+    busy.response();
+    drop(busy);
+    assert_eq!(report.recv_timeout(DEADLINE).unwrap().closed, 2);
 }

@@ -59,6 +59,12 @@ impl Error {
         self.status
     }
 
+    /// Whether it was made from an error of type `E`.
+    #[must_use]
+    pub fn is<E: StdError + 'static>(&self) -> bool {
+        self.source.is::<E>()
+    }
+
     /// The close that ends the WebSocket.
     pub(crate) fn close(&self) -> Close {
         self.close.clone().unwrap_or_else(|| Close::new(CloseCode::InternalError, ""))

@@ -1,17 +1,20 @@
 //! The trait for WebSocket endpoints, and the session that runs inside its `handle`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
 
-use crate::comms::Registry;
+use crate::comms::{Registry, SendError};
 use crate::controller::error::Error;
 use crate::controller::http::name_of;
 use crate::executor::block_on;
-use crate::http::request::Request;
+use crate::http::request::{Request, Upgrade};
 use crate::http::response::Response;
-use crate::session::{SessionId, session_cookie};
+use crate::link::Link;
+use crate::os;
+use crate::session::SessionId;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::connection::{Connection, Outcome};
 use crate::websocket::handshake;
@@ -60,7 +63,9 @@ use crate::websocket::settings::Websocket;
 /// [`Comms::connection`](crate::comms::Comms::connection).
 ///
 /// An error from a method closes the connection, with 1011 unless the error
-/// [says otherwise](Error::with_close); so does a panic. Other connections notice nothing.
+/// [says otherwise](Error::with_close); so does a panic. Other connections notice nothing. The exception is a
+/// [`SendError`] that is passed on with `?`: that a receiver is too slow ends the handler and is logged, and closes the
+/// receiver's connection, if any.
 #[async_trait]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say what its WebSockets do",
@@ -132,81 +137,124 @@ fn run<C: WebsocketController + ?Sized>(
 ) -> Result<Response, Error> {
     let context = &request.link().context;
     let settings = controller.websocket(context.settings.websocket.clone());
-    let subprotocol = request.subprotocol(&settings.subprotocols);
-    let opening = match handshake::accept(request.parsed(), subprotocol, &settings) {
+    let opening = match opening(request, &settings)? {
         Ok(opening) => opening,
-        Err(rejection) => return Ok(rejection.response()),
+        Err(refusal) => return Ok(refusal),
+    };
+    let Some(Upgrade { link, rest }) = request.take_upgrade() else {
+        return Err(Error::new("the connection of this request is a WebSocket already"));
+    };
+    let client = request.session_id();
+    let socket = Arc::clone(&link.socket);
+    let watchdog = context.watchdog.clone();
+    let process_bytes = context.settings.max_queued_bytes;
+    let outbox = Outbox::new(socket.clone(), watchdog, &settings, process_bytes, opening);
+    if !link.upgrade(&outbox) {
+        request.restore_upgrade(Upgrade { link, rest });
+        return Ok(Response::service_unavailable());
+    }
+    // The controller has become a session: from here on its handlers are what runs.
+    link.leave_handler();
+    // Before the 101: when the client has seen that, what is sent to its session reaches it.
+    let registration = Registry::global().register(client, link.id, outbox.clone());
+    outbox.start();
+    let began = Instant::now();
+    let path = request.path().escape_debug().to_string();
+    let (name, peer) = (name_of::<C>(), link.peer);
+    log::info!("websocket connected session={client} path={path} controller={name} peer={peer}");
+
+    let connection = Connection::new(socket, outbox.clone(), &settings, rest);
+    let mut session = Session { controller, client, link: &link, outbox: &outbox, connection };
+    let is_one_too_many = registration.connections() > context.settings.max_connections_per_session;
+    if is_one_too_many {
+        outbox.seal(Close::new(CloseCode::TryAgainLater, "too many connections of this session"));
+    } else {
+        link.set_task(format!("session={client} path={path}"));
+        os::name_thread(&thread_name(&path, client));
+        if let Err(close) = session.serve() {
+            outbox.seal(close);
+        }
+    }
+    drop(registration);
+    let outcome = session.connection.finish();
+    if !outcome.is_clean {
+        link.note_loss();
+    }
+    log_end(&outcome, &client, &path, began);
+    if !is_one_too_many {
+        let Close { code, reason } = &outcome.close;
+        let _ = guarded(&link, &outbox, client, "handle_close", || {
+            block_on(controller.handle_close(&client, *code, reason))
+        });
+    }
+    Ok(Response::over())
+}
+
+/// The head of the 101, or the response that refuses to open a WebSocket.
+fn opening(request: &Request, settings: &Websocket) -> Result<Result<Vec<u8>, Response>, Error> {
+    let subprotocol = request.subprotocol(&settings.subprotocols);
+    let opening = match handshake::accept(request.parsed(), subprotocol, settings) {
+        Ok(opening) => opening,
+        Err(rejection) => return Ok(Err(rejection.response())),
     };
     if let Err((name, reason)) = settings.check() {
         return Err(Error::new(format!("the setting `{name}` of this endpoint {reason}")));
     }
-    if context.is_stopping() {
-        return Ok(Response::service_unavailable());
-    }
-    let Some(upgrade) = request.take_upgrade() else {
-        return Err(Error::new("the connection of this request is a WebSocket already"));
-    };
-    let opening = match request.new_visitor() {
-        Some(visitor) => opening.cookie(session_cookie(&context.settings.session_cookie, visitor)),
+    let opening = match request.visitor_cookie() {
+        Some(cookie) => opening.cookie(cookie),
         None => opening,
     };
-    let link = upgrade.link;
-    let socket = &link.socket;
-    let opening = opening.encode_upgrade();
-    let outbox = Outbox::new(socket.clone(), context.reaper.clone(), &settings, opening);
-    // Before the 101: when the client has seen that, what is sent to its session reaches it.
-    let client = request.session_id();
-    let registration = Registry::global().register(client, link.id, outbox.clone());
-    outbox.start();
-    link.upgrade(&outbox);
-    let began = Instant::now();
-    let (path, peer, name) = (request.path(), link.peer, name_of::<C>());
-    log::info!("websocket connected session={client} path={path} controller={name} peer={peer}");
-
-    let mut connection = Connection::new(socket.clone(), outbox.clone(), &settings, upgrade.rest);
-    if let Err(close) = serve(controller, &client, &mut connection, &outbox) {
-        outbox.seal(close);
-    }
-    drop(registration);
-    let outcome = connection.finish();
-    if !outcome.is_clean {
-        link.note_cut();
-    }
-    log_end(&outcome, &client, path, began);
-    let Outcome { close: Close { code, reason }, .. } = outcome;
-    let _ = guarded(&outbox, "handle_close", &client, || {
-        block_on(controller.handle_close(&client, code, &reason))
-    });
-    Ok(Response::over())
+    Ok(Ok(opening.encode_upgrade()))
 }
 
-/// The handlers, one after the other, until one fails or there are no more messages.
-fn serve<C: WebsocketController + ?Sized>(
-    controller: &C,
-    client: &SessionId,
-    connection: &mut Connection,
-    outbox: &Outbox,
-) -> Result<(), Close> {
-    guarded(outbox, "handle_connection", client, || {
-        block_on(controller.handle_connection(client))
-    })?;
-    while let Some(message) = connection.recv() {
-        guarded(outbox, "handle_message", client, || {
-            block_on(controller.handle_message(client, message))
+/// The parts of path and session that tell threads apart, in the 15 bytes that systems show.
+fn thread_name(path: &str, client: SessionId) -> String {
+    format!("{:.6} {:.8}", path.trim_start_matches('/'), client.to_string())
+}
+
+/// An open WebSocket with its controller.
+struct Session<'a, C: ?Sized> {
+    controller: &'a C,
+    client: SessionId,
+    link: &'a Link,
+    outbox: &'a Outbox,
+    connection: Connection,
+}
+
+impl<C: WebsocketController + ?Sized> Session<'_, C> {
+    /// The handlers, one after the other, until one fails or there are no more messages.
+    fn serve(&mut self) -> Result<(), Close> {
+        let Session { controller, client, link, outbox, connection } = self;
+        guarded(link, outbox, *client, "handle_connection", || {
+            block_on(controller.handle_connection(client))
         })?;
+        while let Some(message) = connection.recv() {
+            guarded(link, outbox, *client, "handle_message", || {
+                block_on(controller.handle_message(client, message))
+            })?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Calls a handler: its error or panic becomes the close of this connection and a line in the log.
 fn guarded(
+    link: &Link,
     outbox: &Outbox,
+    client: SessionId,
     method: &str,
-    client: &SessionId,
     call: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Close> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    link.enter_handler();
+    let result = catch_unwind(AssertUnwindSafe(call));
+    link.leave_handler();
+    match result {
         Ok(Ok(())) => Ok(()),
+        // A receiver that is too slow or leaves has its own connection closed, not that of whoever sends to it.
+        Ok(Err(error)) if error.is::<SendError>() => {
+            log::info!("{method} of session={client} could not send: {error}");
+            Ok(())
+        }
         Ok(Err(error)) => {
             // That a client leaves while its handler answers is the way of the world.
             let is_expected = error.is_chosen() || outbox.is_sealed();

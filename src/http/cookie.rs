@@ -130,9 +130,9 @@ impl fmt::Display for Cookie {
     }
 }
 
-/// The value of the first cookie of that name in a `Cookie` header.
-pub(crate) fn find<'a>(header: &'a str, name: &str) -> Option<&'a str> {
-    header.split(';').find_map(|pair| {
+/// The values of the cookies of that name in a `Cookie` header.
+pub(crate) fn find_all<'a>(header: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    header.split(';').filter_map(move |pair| {
         let (key, value) = pair.trim_matches([' ', '\t']).split_once('=')?;
         (key == name).then(|| {
             value.strip_prefix('"').and_then(|quoted| quoted.strip_suffix('"')).unwrap_or(value)
@@ -146,12 +146,14 @@ mod tests {
 
     #[test]
     fn names_match_exactly() {
+        let find = |header, name| find_all(header, name).next();
         let header = "a=1; ab=2;b=\"quoted\"; broken; =x; a=3";
         assert_eq!(find(header, "a"), Some("1"));
         assert_eq!(find(header, "ab"), Some("2"));
         assert_eq!(find(header, "b"), Some("quoted"));
         assert_eq!(find(header, "broken"), None);
         assert_eq!(find(header, "A"), None);
+        assert_eq!(find_all(header, "a").collect::<Vec<_>>(), ["1", "3"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod headers;
 pub(crate) mod method;
 pub(crate) mod parser;
 pub(crate) mod path;
+pub(crate) mod peer;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod serve;

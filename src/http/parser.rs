@@ -79,10 +79,9 @@ struct Body {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
     Length(usize),
-    /// Bytes that are left of the current chunk, with the line end behind it.
-    Chunked {
-        remaining: usize,
-    },
+    ChunkSize,
+    ChunkData(usize),
+    ChunkEnd,
     Trailers,
 }
 
@@ -122,6 +121,7 @@ impl Parser {
     pub(crate) fn restore(&mut self, rest: Vec<u8>) {
         self.buffer = rest;
         self.scanned = 0;
+        self.is_head = false;
     }
 
     /// The next step.
@@ -178,36 +178,33 @@ impl Parser {
                     take(&mut self.buffer, remaining, &mut body.request.body);
                     *remaining == 0
                 }
-                Framing::Chunked { remaining } if *remaining > 2 => {
-                    let mut data = *remaining - 2;
-                    take(&mut self.buffer, &mut data, &mut body.request.body);
-                    *remaining = data + 2;
-                    if data > 0 {
-                        break;
-                    }
-                    continue;
-                }
-                Framing::Chunked { remaining: remaining @ 2 } => match self.buffer.get(..2) {
-                    Some(b"\r\n") => {
-                        self.buffer.drain(..2);
-                        *remaining = 0;
-                        continue;
-                    }
-                    Some(_) => return Err(bad("a chunk is not followed by a line end")),
-                    None => break,
-                },
-                Framing::Chunked { .. } => {
+                Framing::ChunkSize => {
                     let Some((line, size)) = chunk_size(&self.buffer)? else { break };
                     if size > limit.saturating_sub(body.request.body.len()) {
                         return Err(too_large_body(limit));
                     }
                     self.buffer.drain(..line);
-                    body.framing = match size {
-                        0 => Framing::Trailers,
-                        size => Framing::Chunked { remaining: size + 2 },
-                    };
+                    body.framing =
+                        if size == 0 { Framing::Trailers } else { Framing::ChunkData(size) };
                     continue;
                 }
+                Framing::ChunkData(remaining) => {
+                    take(&mut self.buffer, remaining, &mut body.request.body);
+                    if *remaining > 0 {
+                        break;
+                    }
+                    body.framing = Framing::ChunkEnd;
+                    continue;
+                }
+                Framing::ChunkEnd => match self.buffer.get(..2) {
+                    Some(b"\r\n") => {
+                        self.buffer.drain(..2);
+                        body.framing = Framing::ChunkSize;
+                        continue;
+                    }
+                    Some(_) => return Err(bad("a chunk is not followed by a line end")),
+                    None => break,
+                },
                 Framing::Trailers => match skip_trailers(&self.buffer, self.limits)? {
                     Some(length) => {
                         self.buffer.drain(..length);
@@ -392,7 +389,7 @@ fn framing(request: &Parsed, max_body_size: usize) -> Result<Framing, Rejection>
             Err(bad(format!("HTTP/1.0 knows no Transfer-Encoding {coding:?}")))
         }
         (Ok(None), Ok(Some(coding))) if coding.eq_ignore_ascii_case("chunked") => {
-            Ok(Framing::Chunked { remaining: 0 })
+            Ok(Framing::ChunkSize)
         }
         (Ok(None), Ok(Some(coding))) => {
             Err(bad(format!("the Transfer-Encoding {coding:?} is not chunked")))
@@ -438,7 +435,7 @@ fn chunk_size(buffer: &[u8]) -> Result<Option<(usize, usize)>, Rejection> {
         Ok(httparse::Status::Complete((line, size))) if line <= MAX_CHUNK_LINE => {
             check_line_ends(&buffer[..line])?;
             // More than memory holds is over every limit.
-            Ok(Some((line, usize::try_from(size).unwrap_or(usize::MAX - 2))))
+            Ok(Some((line, usize::try_from(size).unwrap_or(usize::MAX))))
         }
         Ok(httparse::Status::Partial) if buffer.len() <= MAX_CHUNK_LINE => Ok(None),
         _ => Err(bad("a chunk has no valid size")),
@@ -590,6 +587,20 @@ mod tests {
         for (what, wire, status) in cases {
             assert_eq!(rejected(wire), *status, "{what}");
         }
+    }
+
+    #[test]
+    fn the_longest_chunk_size_does_not_overflow() {
+        let mut parser = Parser::new(Limits { max_body_size: usize::MAX, ..LIMITS });
+        let wire =
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n";
+        parser
+            .fill(|buffer| {
+                buffer.extend_from_slice(wire);
+                Ok(wire.len())
+            })
+            .unwrap();
+        assert_eq!(parser.next(), Ok(Step::NeedsInput));
     }
 
     #[test]

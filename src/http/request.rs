@@ -1,16 +1,17 @@
 //! A request as controllers see it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::controller::error::Error;
-use crate::http::cookie;
+use crate::http::cookie::{self, Cookie};
 use crate::http::method::Method;
 use crate::http::parser::Parsed;
 use crate::http::path::{self, Parameters};
+use crate::http::peer;
 use crate::link::Link;
 use crate::session::{ConnectionId, SessionId};
 
@@ -50,8 +51,8 @@ impl Request {
         let known = parsed
             .headers
             .get_all("Cookie")
-            .find_map(|header| cookie::find(header, cookie_name))
-            .and_then(SessionId::from_cookie);
+            .flat_map(|header| cookie::find_all(header, cookie_name))
+            .find_map(SessionId::from_cookie);
         let session = known.unwrap_or_else(SessionId::guest);
         let shared = Shared {
             query: path::query(&parsed.query),
@@ -114,7 +115,8 @@ impl Request {
     /// The value of a cookie.
     #[must_use]
     pub fn cookie(&self, name: &str) -> Option<&str> {
-        self.shared.parsed.headers.get_all("Cookie").find_map(|header| cookie::find(header, name))
+        let mut headers = self.shared.parsed.headers.get_all("Cookie");
+        headers.find_map(|header| cookie::find_all(header, name).next())
     }
 
     /// The body; empty when there is none.
@@ -136,6 +138,24 @@ impl Request {
     #[must_use]
     pub fn peer_addr(&self) -> SocketAddr {
         self.shared.link.peer
+    }
+
+    /// The client's address: that of [`peer_addr`](Self::peer_addr), or what `X-Forwarded-For` says where the peer is a
+    /// [trusted proxy](crate::http::Server::trust_proxy).
+    #[must_use]
+    pub fn client_ip(&self) -> IpAddr {
+        peer::client_ip(&self.shared.parsed.headers, self.peer_addr().ip(), self.trusted_proxies())
+    }
+
+    /// Whether the client came over TLS, as `X-Forwarded-Proto` of a
+    /// [trusted proxy](crate::http::Server::trust_proxy) says.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        peer::is_secure(&self.shared.parsed.headers, self.peer_addr().ip(), self.trusted_proxies())
+    }
+
+    fn trusted_proxies(&self) -> &[IpAddr] {
+        &self.link().context.settings.trusted_proxies
     }
 
     /// The session it belongs to.
@@ -190,14 +210,25 @@ impl Request {
         &self.shared.link
     }
 
-    /// The guest that the response's cookie has to introduce, if this visitor came without one.
-    pub(crate) fn new_visitor(&self) -> Option<SessionId> {
-        self.shared.is_new_visitor.then_some(self.shared.visitor)
+    /// The cookie that the response has to introduce this visitor with, who came without one.
+    pub(crate) fn visitor_cookie(&self) -> Option<Cookie> {
+        let name = &self.link().context.settings.session_cookie;
+        let cookie = || Cookie::new(name, self.shared.visitor.to_string());
+        // Another site can have a visitor's browser post a form here, which comes without the visitor's own cookie: a
+        // new one would take its place.
+        let is_forged = !matches!(self.method(), Method::Get | Method::Head)
+            && self.header("Sec-Fetch-Site").is_some_and(|site| site == "cross-site");
+        (self.shared.is_new_visitor && !is_forged).then(|| cookie().secure(self.is_secure()))
     }
 
     /// Takes the connection out of the request; the second time it is gone.
     pub(crate) fn take_upgrade(&self) -> Option<Upgrade> {
         self.shared.upgrade.lock().take()
+    }
+
+    /// Puts back what [`take_upgrade`](Self::take_upgrade) took.
+    pub(crate) fn restore_upgrade(&self, upgrade: Upgrade) {
+        *self.shared.upgrade.lock() = Some(upgrade);
     }
 }
 

@@ -5,15 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::deadline;
 use crate::executor::block_on;
 use crate::http::method::Method;
 use crate::http::parser::{Limits, Parsed, Parser, Phase, Rejection, Step};
+use crate::http::peer::is_our_host;
 use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::http::status::Status;
-use crate::link::Link;
+use crate::link::{Context, Link};
 use crate::router::{NotFound, Route, Router};
-use crate::session::session_cookie;
 
 /// Serves `link` to its end, on the calling thread.
 pub(crate) fn serve(link: &Arc<Link>, router: &Router) {
@@ -25,7 +26,7 @@ pub(crate) fn serve(link: &Arc<Link>, router: &Router) {
     };
     let mut exchange = Exchange { link, router, parser: Parser::new(limits) };
     // A new connection has one deadline for its whole first head; later ones begin with their first byte.
-    let opening = Instant::now() + settings.open_timeout;
+    let opening = deadline::after(settings.open_timeout);
     let mut deadlines = Deadlines { first_byte: opening, head: Some(opening) };
     loop {
         let next = match exchange.read_request(deadlines) {
@@ -35,7 +36,7 @@ pub(crate) fn serve(link: &Arc<Link>, router: &Router) {
         };
         match next {
             Next::Request => {
-                let idle = Instant::now() + settings.idle_timeout;
+                let idle = deadline::after(settings.idle_timeout);
                 deadlines = Deadlines { first_byte: idle, head: None };
             }
             Next::End => return link.socket.linger(settings.websocket.close_timeout),
@@ -89,11 +90,12 @@ impl Exchange<'_> {
                 // One deadline for a whole head and one for a whole body: a client that sends a byte now and then
                 // would never miss a deadline for single reads.
                 phase = self.parser.phase();
-                let now = Instant::now();
                 deadline = match phase {
                     Phase::Idle => deadlines.first_byte,
-                    Phase::Head => deadlines.head.unwrap_or(now + settings.open_timeout),
-                    Phase::Body => now + settings.body_timeout,
+                    Phase::Head => {
+                        deadlines.head.unwrap_or_else(|| deadline::after(settings.open_timeout))
+                    }
+                    Phase::Body => deadline::after(settings.body_timeout),
                 };
             }
             if self.link.context.is_stopping() && phase == Phase::Idle {
@@ -115,7 +117,7 @@ impl Exchange<'_> {
     }
 
     fn read(&mut self, deadline: Instant) -> io::Result<usize> {
-        let remaining = deadline.saturating_duration_since(Instant::now());
+        let remaining = deadline::until(deadline);
         if remaining.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -133,11 +135,17 @@ impl Exchange<'_> {
                 return self.reject(&rejection(Status::BAD_REQUEST, "the path cannot be decoded"));
             }
         };
+        let Context { settings, local_addr, .. } = &*self.link.context;
+        let host = parsed.headers.get("Host").unwrap_or("localhost");
+        if !is_our_host(host, *local_addr, &settings.allowed_hosts) {
+            let reason = format!("the host {host:?} is not this one; see `allow_host`");
+            return self.reject(&Rejection { status: Status::FORBIDDEN, reason });
+        }
         // The controller may go on with the connection, so it gets what came behind the request too.
         let rest = self.parser.take_rest();
         let request = Request::new(parsed, parameters, self.link, rest);
         let mut response = match route {
-            Some(route) => call(route, &request),
+            Some(route) => self.call(route, &request),
             None => Response::not_found(),
         };
         if response.is_over() {
@@ -151,9 +159,8 @@ impl Exchange<'_> {
             return Next::Nothing;
         };
         self.parser.restore(upgrade.rest);
-        if let Some(visitor) = request.new_visitor() {
-            let name = &self.link.context.settings.session_cookie;
-            response = response.cookie(session_cookie(name, visitor));
+        if let Some(cookie) = request.visitor_cookie() {
+            response = response.cookie(cookie);
         }
         let keeps = keeps_alive(request.parsed())
             && !response.wants_close()
@@ -169,9 +176,27 @@ impl Exchange<'_> {
         }
     }
 
+    /// Calls a controller: its error or panic becomes an answer, and a note for the log.
+    fn call(&self, route: &Route, request: &Request) -> Response {
+        self.link.set_task(format!("{} {}", request.method(), request.path().escape_debug()));
+        self.link.enter_handler();
+        let handle = || block_on(route.controller().handle(request));
+        let result = catch_unwind(AssertUnwindSafe(handle));
+        self.link.leave_handler();
+        match result {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                let status = error.status();
+                Response::new().status(status).text(status.reason()).note(error.to_string())
+            }
+            Err(_) => Response::internal_error().note("the controller panicked"),
+        }
+    }
+
     /// One line for each request. The query stays out of it: tokens travel there.
     fn log(&self, request: &Request, name: &str, response: &mut Response, took: Duration) {
-        let (method, path, peer) = (request.method(), request.path(), self.link.peer);
+        let (method, peer) = (request.method(), self.link.peer);
+        let path = request.path().escape_debug();
         let note = response.take_note().map_or_else(String::new, |note| format!(": {note}"));
         let status = response.status_code().code();
         let level = if status == 500 { log::Level::Error } else { log::Level::Info };
@@ -194,7 +219,7 @@ impl Exchange<'_> {
             Ok(()) => Next::End,
             Err(error) => {
                 log::info!("cannot answer peer={}: {error}", self.link.peer);
-                self.link.note_cut();
+                self.link.note_loss();
                 Next::Nothing
             }
         }
@@ -217,17 +242,5 @@ fn keeps_alive(request: &Parsed) -> bool {
     } else {
         request.headers.has_token("Connection", "keep-alive")
             && !request.headers.has_token("Connection", "close")
-    }
-}
-
-/// Calls a controller: its error or panic becomes an answer, and a note for the log.
-fn call(route: &Route, request: &Request) -> Response {
-    match catch_unwind(AssertUnwindSafe(|| block_on(route.controller().handle(request)))) {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => {
-            let status = error.status();
-            Response::new().status(status).text(status.reason()).note(error.to_string())
-        }
-        Err(_) => Response::internal_error().note("the controller panicked"),
     }
 }

@@ -1,9 +1,9 @@
 //! Accepts connections, gives each a thread, and knows which there are.
 
 use std::cell::Cell;
-use std::collections::HashMap;
-use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::collections::{HashMap, hash_map};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::http::response::Response;
 use crate::http::serve::serve;
 use crate::link::{Context, Link};
-use crate::os;
+use crate::os::Acceptor;
 use crate::router::Router;
 use crate::session::ConnectionId;
 use crate::socket::Socket;
@@ -22,6 +22,8 @@ use crate::socket::Socket;
 const EXHAUSTION_PAUSE: Duration = Duration::from_millis(50);
 /// Trouble with accepting is logged at most so often.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// An empty send buffer takes a refusal at once; the client that has filled it already does without.
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(10);
 /// When a client that finds the server full may come back, in seconds.
 const RETRY_AFTER: &str = "5";
 
@@ -30,9 +32,16 @@ const RETRY_AFTER: &str = "5";
 pub(crate) struct Connections {
     pub(crate) context: Arc<Context>,
     router: Router,
-    open: Mutex<HashMap<ConnectionId, Entry>>,
+    open: Mutex<Open>,
     /// Signalled when a connection ends.
     ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    entries: HashMap<ConnectionId, Entry>,
+    /// How many connections an address has.
+    peers: HashMap<IpAddr, usize>,
 }
 
 #[derive(Debug)]
@@ -56,16 +65,16 @@ impl Connections {
 
     /// The accept thread: ends when the server stops, and closes the listener.
     #[expect(clippy::needless_pass_by_value, reason = "the thread owns the listener and closes it")]
-    pub(crate) fn accept_all(self: Arc<Self>, listener: TcpListener) {
+    pub(crate) fn accept_all(self: Arc<Self>, acceptor: Acceptor) {
         let mut logged: Option<Instant> = None;
         while !self.context.is_stopping() {
-            let admitted = match listener.accept() {
+            let admitted = match acceptor.accept() {
                 Ok(_) if self.context.is_stopping() => return,
                 Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) => Err(error),
             };
             let Err(error) = admitted else { continue };
-            if self.context.is_stopping() || is_of_the_peer(&error) {
+            if self.context.is_stopping() || is_of_the_connection(&error) {
                 continue;
             }
             if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
@@ -80,15 +89,19 @@ impl Connections {
     /// Gives a connection its thread, or refuses it without one when there are too many.
     fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
         let settings = &self.context.settings;
-        let socket = Socket::new(stream, settings.no_delay)?;
-        if self.open.lock().len() >= settings.max_connections {
-            refuse(&socket, peer, settings.max_connections);
+        let Ok(socket) = Socket::new(stream, settings.no_delay) else {
+            // The client has left already.
+            return Ok(());
+        };
+        if self.is_full(peer.ip()) {
+            refuse(&socket, peer);
             return Ok(());
         }
         let link = Arc::new(Link::new(socket, peer, Arc::clone(&self.context)));
+        let socket = Arc::clone(&link.socket);
         let id = link.id;
         let entry = Entry { link: Arc::clone(&link), thread: None, has_ended: false };
-        self.open.lock().insert(id, entry);
+        self.open.lock().add(id, entry);
         let guard = EndGuard { connections: Arc::clone(self), id };
         let thread = thread::Builder::new()
             .name(format!("rwf-{id}"))
@@ -96,11 +109,46 @@ impl Connections {
             .spawn(move || {
                 SERVED_BY.set(Arc::as_ptr(&guard.connections).addr());
                 serve(&link, &guard.connections.router);
-            })?;
-        if let Some(entry) = self.open.lock().get_mut(&id) {
+                // A controller may have kept the request, and with it the socket.
+                link.socket.cut();
+            })
+            .inspect_err(|_| refuse(&socket, peer))?;
+        if let Some(entry) = self.open.lock().entries.get_mut(&id) {
             entry.thread = Some(thread);
         }
         Ok(())
+    }
+
+    /// Whether there are as many connections as there may be, in all or of this address.
+    fn is_full(&self, peer: IpAddr) -> bool {
+        let settings = &self.context.settings;
+        let open = self.open.lock();
+        open.entries.len() >= settings.max_connections
+            || (open.peers.get(&peer).is_some_and(|has| *has >= settings.max_connections_per_peer)
+                && !settings.trusted_proxies.contains(&peer))
+    }
+
+    /// What the watchdog does on its round: warns once of each handler that has run for `handler_warning`.
+    pub(crate) fn warn_of_long_handlers(&self, seen: &mut HashMap<ConnectionId, Run>) {
+        let limit = self.context.settings.handler_warning;
+        let mut running = HashMap::new();
+        for link in self.running() {
+            let Some(number) = link.handler_run() else { continue };
+            let mut run = match seen.remove(&link.id) {
+                Some(run) if run.number == number => run,
+                _ => Run { number, since: Instant::now(), is_reported: false },
+            };
+            if !run.is_reported && run.since.elapsed() >= limit {
+                log::warn!(
+                    "a handler has run for {limit:?} and still does: {} peer={}",
+                    link.task(),
+                    link.peer
+                );
+                run.is_reported = true;
+            }
+            running.insert(link.id, run);
+        }
+        *seen = running;
     }
 
     /// Whether the calling thread runs a connection of this server.
@@ -118,21 +166,23 @@ impl Connections {
     /// Cuts all connections that still run.
     pub(crate) fn cut_all(&self) {
         for link in self.running() {
-            link.cut();
+            link.note_loss();
+            link.socket.cut();
         }
     }
 
     fn running(&self) -> Vec<Arc<Link>> {
         let open = self.open.lock();
-        open.values().filter(|entry| !entry.has_ended).map(|entry| entry.link.clone()).collect()
+        let running = open.entries.values().filter(|entry| !entry.has_ended);
+        running.map(|entry| Arc::clone(&entry.link)).collect()
     }
 
     /// Waits until all connections have ended, or the deadline; whether they have.
     pub(crate) fn wait_until_ended(&self, deadline: Instant) -> bool {
         let mut open = self.open.lock();
-        while open.values().any(|entry| !entry.has_ended) {
+        while open.entries.values().any(|entry| !entry.has_ended) {
             if self.ended.wait_until(&mut open, deadline).timed_out() {
-                return open.values().all(|entry| entry.has_ended);
+                return open.entries.values().all(|entry| entry.has_ended);
             }
         }
         true
@@ -141,16 +191,42 @@ impl Connections {
     /// Joins the threads that have ended since the server began to stop: how many connections ended in good order, how
     /// many were cut, and how many handlers still run.
     pub(crate) fn join_all(&self) -> (usize, usize, usize) {
-        let entries: Vec<Entry> = self.open.lock().drain().map(|(_, entry)| entry).collect();
+        let entries = std::mem::take(&mut self.open.lock().entries);
         let (ended, running): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|entry| entry.has_ended);
-        let cut = ended.iter().filter(|entry| entry.link.was_cut()).count();
+            entries.into_values().partition(|entry| entry.has_ended);
+        let cut = ended.iter().filter(|entry| entry.link.was_lost()).count();
         let closed = ended.len() - cut;
         for thread in ended.into_iter().filter_map(|entry| entry.thread) {
             let _ = thread.join();
         }
         (closed, cut + running.len(), running.len())
     }
+}
+
+impl Open {
+    fn add(&mut self, id: ConnectionId, entry: Entry) {
+        *self.peers.entry(entry.link.peer.ip()).or_default() += 1;
+        self.entries.insert(id, entry);
+    }
+
+    fn remove(&mut self, id: &ConnectionId) -> Option<Entry> {
+        let entry = self.entries.remove(id)?;
+        if let hash_map::Entry::Occupied(mut peer) = self.peers.entry(entry.link.peer.ip()) {
+            *peer.get_mut() -= 1;
+            if *peer.get() == 0 {
+                peer.remove();
+            }
+        }
+        Some(entry)
+    }
+}
+
+/// A handler's run, as the watchdog saw it first.
+#[derive(Debug)]
+pub(crate) struct Run {
+    number: u64,
+    since: Instant,
+    is_reported: bool,
 }
 
 /// Takes a connection off the list when its thread ends, in whatever way.
@@ -165,7 +241,7 @@ impl Drop for EndGuard {
         let Connections { context, open, ended, .. } = &*self.connections;
         let mut open = open.lock();
         let removed = if context.is_stopping() {
-            if let Some(entry) = open.get_mut(&self.id) {
+            if let Some(entry) = open.entries.get_mut(&self.id) {
                 entry.has_ended = true;
             }
             None
@@ -178,24 +254,16 @@ impl Drop for EndGuard {
     }
 }
 
-/// Whether accepting failed because of the one connection that was to be accepted.
-fn is_of_the_peer(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::NotConnected
-    ) && !os::is_exhaustion(error)
+/// Whether accepting failed because of the one connection that was to be accepted, or because it was woken.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-fn refuse(socket: &Socket, peer: SocketAddr, limit: usize) {
-    log::debug!("refused 503 peer={peer}: there are {limit} connections already");
+fn refuse(socket: &Socket, peer: SocketAddr) {
+    log::debug!("refused 503 peer={peer}: there are too many connections");
     let response = Response::service_unavailable().header("Retry-After", RETRY_AFTER);
-    // What does not fit into an empty send buffer is no loss: the client is closed either way.
-    let _ = socket.write_now(&[IoSlice::new(&response.encode(false, Some("close")))]);
+    let _ = socket.write_all(&response.encode(false, Some("close")), REFUSAL_TIMEOUT);
     socket.finish_writing();
     socket.discard_arrived();
 }

@@ -1,19 +1,21 @@
 //! A server before it runs: its routes, where it listens, its settings; and the three ways to start it.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::link::Context;
-use crate::os;
+use crate::os::{self, Acceptor};
 use crate::router::{Route, Router};
 use crate::server::acceptor::Connections;
-use crate::server::handle::ServerHandle;
+use crate::server::handle::{ServerHandle, Threads};
 use crate::settings::Settings;
+use crate::signals::TerminationSignals;
 use crate::websocket::settings::Websocket;
 
 /// A server: routes, an address, and settings, each with a default that suits the open internet.
@@ -105,11 +107,21 @@ impl Server {
         max_head_size: usize
         /// The most headers of a request. Default 100, then 431.
         max_headers: usize
-        /// The longest request body, in bytes. Default 1 MiB, then 413. It is held in memory.
+        /// The longest request body, in bytes. Default 1 MiB, then 413. It is held in memory, one for each connection.
         max_body_size: usize
         /// The most connections at a time, each of which costs a thread. Default 10,000; further ones are answered
         /// with 503 and `Retry-After`, without a thread.
         max_connections: usize
+        /// The most connections of one client address at a time. Default unlimited: many people may share one. Further
+        /// ones are answered like those over `max_connections`. Trusted proxies have no such limit.
+        max_connections_per_peer: usize
+        /// The most WebSockets of one session at a time. Default unlimited. A further one is closed with 1013.
+        max_connections_per_session: usize
+        /// The most bytes that wait for slow clients, over all outboxes of the process. Default 256 MiB. Beyond it a
+        /// client for whom something waits already is full, as if its own outbox were; others are not concerned.
+        max_queued_bytes: usize
+        /// After how long a handler that still runs is worth a warning in the log. Default 30 s.
+        handler_warning: Duration
         /// The most connections that wait for `accept`; the system may allow less. Default 4,096.
         backlog: u32
         /// The stack of a connection's thread, which its handlers use, in bytes. Default 2 MiB, of which only what is
@@ -124,6 +136,25 @@ impl Server {
     #[must_use]
     pub fn session_cookie(mut self, name: impl Into<String>) -> Self {
         self.settings.session_cookie = name.into();
+        self
+    }
+
+    /// Lets requests for `host` in, a name without a port, beside those for loopback names. It concerns servers that
+    /// listen on a loopback address, which take nothing else: a page on the open internet can have its own name resolve
+    /// to this machine, and would pass for a page of this server (DNS rebinding). Behind a proxy on the same machine, name
+    /// the host that the proxy passes on. Requests for other hosts are answered with 403.
+    #[must_use]
+    pub fn allow_host(mut self, host: impl Into<String>) -> Self {
+        self.settings.allowed_hosts.push(host.into());
+        self
+    }
+
+    /// Believes what the proxy at this address says of its clients, in `X-Forwarded-For` and `X-Forwarded-Proto`:
+    /// [`Request::client_ip`](crate::http::Request::client_ip), [`Request::is_secure`](crate::http::Request::is_secure).
+    /// From anybody else these headers mean nothing.
+    #[must_use]
+    pub fn trust_proxy(mut self, proxy: impl Into<IpAddr>) -> Self {
+        self.settings.trusted_proxies.push(proxy.into());
         self
     }
 
@@ -151,7 +182,7 @@ impl Server {
         #[cfg(feature = "logger")]
         start_logger();
         os::raise_descriptor_limit();
-        let mut signals = os::TerminationSignals::listen()
+        let mut signals = TerminationSignals::listen()
             .map_err(|source| Error::System { what: "signal handler", source })?;
         let server = self.spawn()?;
         let signal = signals.wait();
@@ -172,21 +203,34 @@ impl Server {
         let router = Router::new(self.routes)?;
         let (listener, local_addr) = self.address.listen(self.settings.backlog)?;
         let no_thread = |source| Error::System { what: "thread", source };
-        let waker = listener.try_clone().map_err(no_thread)?;
+        let no_waker = |source| Error::System { what: "pipe", source };
+        let (acceptor, waker) = Acceptor::new(listener).map_err(no_waker)?;
 
-        let context = Arc::new(Context::new(self.settings));
+        let context = Arc::new(Context::new(self.settings, local_addr));
         let connections = Connections::new(Arc::clone(&context), router);
-        let reaping = context.reaper.start().map_err(no_thread)?;
+        let watching = {
+            let interval = context.settings.handler_warning / 4;
+            let interval = interval.clamp(Duration::from_millis(10), Duration::from_secs(1));
+            let connections = Arc::downgrade(&connections);
+            let mut runs = HashMap::new();
+            context.watchdog.start(interval, move || {
+                if let Some(connections) = connections.upgrade() {
+                    connections.warn_of_long_handlers(&mut runs);
+                }
+            })
+        };
+        let watching = watching.map_err(no_thread)?;
         let accepting = thread::Builder::new().name("rwf-accept".to_owned()).spawn({
             let connections = Arc::clone(&connections);
-            move || connections.accept_all(listener)
+            move || connections.accept_all(acceptor)
         });
         let accepting = accepting.map_err(|source| {
-            context.reaper.stop();
+            context.watchdog.stop();
             no_thread(source)
         })?;
         log::info!("listening on http://{local_addr}");
-        Ok(ServerHandle::new(local_addr, connections, waker, vec![accepting, reaping]))
+        let threads = Threads { accepting, waker, watching };
+        Ok(ServerHandle::new(local_addr, connections, threads))
     }
 }
 

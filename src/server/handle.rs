@@ -1,15 +1,16 @@
 //! A running server: where it listens, and how it is stopped.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::deadline;
 use crate::error::Error;
-use crate::os;
+use crate::os::AcceptWaker;
 use crate::server::acceptor::Connections;
 
 /// How long a cut connection's thread may take to notice, before it counts as a handler that goes on.
@@ -41,22 +42,31 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 /// # }
 /// ```
 pub struct ServerHandle {
+    running: Arc<Running>,
+}
+
+struct Running {
     local_addr: SocketAddr,
     connections: Arc<Connections>,
-    /// To wake the accept thread with.
-    listener: Mutex<Option<TcpListener>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Taken by the call of `shutdown` that does the work, and held by it meanwhile.
+    threads: Mutex<Option<Threads>>,
     report: Mutex<Option<Report>>,
     stopped: Condvar,
-    /// Held by the call of `shutdown` that does the work.
-    stopping: Mutex<()>,
+}
+
+/// What has to end with the server.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    pub(crate) accepting: JoinHandle<()>,
+    pub(crate) waker: AcceptWaker,
+    pub(crate) watching: JoinHandle<()>,
 }
 
 /// How the connections of a server ended when it was shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// Connections that ended in good order: WebSockets with a close frame from each side, and HTTP connections with
+    /// Connections that ended in good order: WebSockets that took their close frame and ended, and HTTP connections with
     /// the answers to their requests, which may be none.
     pub closed: usize,
     /// Connections that did not.
@@ -69,24 +79,22 @@ impl ServerHandle {
     pub(crate) fn new(
         local_addr: SocketAddr,
         connections: Arc<Connections>,
-        listener: TcpListener,
-        threads: Vec<JoinHandle<()>>,
+        threads: Threads,
     ) -> Self {
-        Self {
+        let running = Running {
             local_addr,
             connections,
-            listener: Mutex::new(Some(listener)),
-            threads: Mutex::new(threads),
+            threads: Mutex::new(Some(threads)),
             report: Mutex::default(),
             stopped: Condvar::new(),
-            stopping: Mutex::default(),
-        }
+        };
+        Self { running: Arc::new(running) }
     }
 
     /// Where the server listens: with the port that the system chose, if it was bound to port 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.running.local_addr
     }
 
     /// Shuts the server down, and waits for that:
@@ -103,17 +111,10 @@ impl ServerHandle {
     ///
     /// [`Error::FromHandler`] when a handler of this server calls it.
     pub fn shutdown(&self) -> Result<Report, Error> {
-        if self.connections.is_own_thread() {
+        if self.running.connections.is_own_thread() {
             return Err(Error::FromHandler);
         }
-        let _working = self.stopping.lock();
-        if let Some(report) = *self.report.lock() {
-            return Ok(report);
-        }
-        let report = self.stop();
-        *self.report.lock() = Some(report);
-        self.stopped.notify_all();
-        Ok(report)
+        Ok(self.running.shut_down())
     }
 
     /// Waits until another thread has shut the server down.
@@ -122,65 +123,72 @@ impl ServerHandle {
     ///
     /// [`Error::FromHandler`] when a handler of this server calls it.
     pub fn join(&self) -> Result<Report, Error> {
-        if self.connections.is_own_thread() {
+        if self.running.connections.is_own_thread() {
             return Err(Error::FromHandler);
         }
-        let mut report = self.report.lock();
+        let mut report = self.running.report.lock();
         loop {
             match *report {
                 Some(report) => return Ok(report),
-                None => self.stopped.wait(&mut report),
+                None => self.running.stopped.wait(&mut report),
             }
         }
     }
+}
 
-    fn stop(&self) -> Report {
-        let Connections { context, .. } = &*self.connections;
-        let deadline = Instant::now() + context.settings.shutdown_timeout;
-        self.stop_accepting();
-        let mut threads = std::mem::take(&mut *self.threads.lock()).into_iter();
-        if let Some(accepting) = threads.next() {
-            let _ = accepting.join();
+impl Running {
+    fn shut_down(&self) -> Report {
+        let mut threads = self.threads.lock();
+        if let Some(threads) = threads.take() {
+            *self.report.lock() = Some(self.stop(threads));
+            self.stopped.notify_all();
         }
+        self.report.lock().expect("whoever took the threads has left a report")
+    }
+
+    fn stop(&self, Threads { accepting, waker, watching }: Threads) -> Report {
+        let Connections { context, .. } = &*self.connections;
+        let deadline = deadline::after(context.settings.shutdown_timeout);
+        context.stop();
+        drop(waker);
+        let _ = accepting.join();
         self.connections.end_all();
         if !self.connections.wait_until_ended(deadline) {
             self.connections.cut_all();
-            self.connections.wait_until_ended(Instant::now() + CUT_GRACE);
+            self.connections.wait_until_ended(deadline::after(CUT_GRACE));
         }
         let (closed, cut, running) = self.connections.join_all();
-        context.reaper.stop();
-        for thread in threads {
-            let _ = thread.join();
-        }
-        let report = Report { closed, cut, running };
+        context.watchdog.stop();
+        let _ = watching.join();
         if running > 0 {
             log::warn!("{running} handlers still run; their connections are cut");
         }
         log::info!("stopped listening on {}: {closed} closed, {cut} cut", self.local_addr);
-        report
-    }
-
-    fn stop_accepting(&self) {
-        self.connections.context.stop();
-        if let Some(listener) = self.listener.lock().take() {
-            os::wake_accept(&listener, self.local_addr);
-        }
+        Report { closed, cut, running }
     }
 }
 
 impl Drop for ServerHandle {
     fn drop(&mut self) {
-        if matches!(self.shutdown(), Err(Error::FromHandler)) {
-            // A handler dropped it, and cannot wait for itself: the server stops, and is not waited for.
-            self.stop_accepting();
-            self.connections.end_all();
-            self.connections.context.reaper.stop();
+        if self.running.connections.is_own_thread() {
+            // A handler dropped it, and cannot wait for itself.
+            let running = Arc::clone(&self.running);
+            let stopping = thread::Builder::new().name("rwf-shutdown".to_owned());
+            if let Err(error) = stopping.spawn(move || running.shut_down()) {
+                log::error!(
+                    "the server on {} goes on: no thread to stop it: {error}",
+                    self.local_addr()
+                );
+            }
+        } else {
+            self.running.shut_down();
         }
     }
 }
 
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerHandle").field("local_addr", &self.local_addr).finish_non_exhaustive()
+        let local_addr = self.local_addr();
+        f.debug_struct("ServerHandle").field("local_addr", &local_addr).finish_non_exhaustive()
     }
 }

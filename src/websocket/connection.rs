@@ -38,8 +38,8 @@ enum End {
     Violation,
 }
 
-/// Without pings a read still has to end now and then; the timeout itself means nothing.
-const NO_PING: Duration = Duration::from_secs(3600);
+/// For reads that something else ends.
+const NO_TIMEOUT: Duration = Duration::from_secs(3600);
 
 impl Connection {
     /// `rest` are the bytes that came behind the request.
@@ -90,7 +90,7 @@ impl Connection {
 
     fn read(&mut self) {
         let timeout = match self.ping_interval {
-            None => NO_PING,
+            None => NO_TIMEOUT,
             Some(_) if self.awaits_pong => self.ping_timeout,
             Some(interval) => interval,
         };
@@ -115,7 +115,7 @@ impl Connection {
         }
     }
 
-    /// Closes, from whichever side it began, and waits for the end: at most `close_timeout`, when the reaper cuts.
+    /// Closes, from whichever side it began, and waits for the end: at most `close_timeout`, when the watchdog cuts.
     pub(crate) fn finish(mut self) -> Outcome {
         // Ours counts if it was first; otherwise the client's is echoed (RFC 6455 §5.5.1).
         let began_by_client = match &self.end {
@@ -132,13 +132,12 @@ impl Connection {
         }
         self.read_to_the_end();
         let done = self.outbox.wait_until_done();
+        let is_clean = done.failure.is_none() && !self.socket.was_cut();
         self.socket.cut();
-
-        let is_clean = done.failure.is_none() && matches!(self.end, Some(End::Close(_)));
-        let close = self
-            .outbox
-            .sealed()
-            .unwrap_or_else(|| Close::new(CloseCode::Abnormal, done.failure.unwrap_or_default()));
+        let close = match (self.outbox.sealed(), self.end) {
+            (Some(close), _) | (None, Some(End::Close(close))) => close,
+            (None, _) => Close::new(CloseCode::Abnormal, done.failure.unwrap_or_default()),
+        };
         let by = if began_by_client { Side::Client } else { Side::Server };
         Outcome {
             close,
@@ -159,7 +158,7 @@ impl Connection {
         let mut discarded = Vec::with_capacity(4096);
         loop {
             discarded.clear();
-            match self.socket.read(&mut discarded, NO_PING) {
+            match self.socket.read(&mut discarded, NO_TIMEOUT) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
@@ -174,7 +173,7 @@ impl Connection {
 pub(crate) struct Outcome {
     pub(crate) close: Close,
     pub(crate) by: Side,
-    /// Both sides sent their close frames.
+    /// All that was to be sent was taken, and the client ended by itself.
     pub(crate) is_clean: bool,
     pub(crate) received: u64,
     pub(crate) sent: u64,

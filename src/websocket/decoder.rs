@@ -15,7 +15,7 @@ use crate::websocket::message::{Message, Text};
 
 /// The longest header a client can send: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
-/// A long payload's buffer grows by at least this much, and otherwise doubles: memory follows the bytes that came.
+/// A long payload's buffer grows by this much, or doubles where that is more: memory follows the bytes that came.
 const GROWTH: usize = 64 * 1024;
 
 /// Limits of what is read, all from the endpoint's settings.
@@ -88,7 +88,9 @@ impl Decoder {
             {
                 let data = &mut message.data;
                 let start = data.len();
-                data.reserve_exact(frame.remaining.min(GROWTH.max(start)));
+                if data.capacity() == start {
+                    data.reserve_exact(frame.remaining.min(GROWTH.max(start)));
+                }
                 let count = read(data)?;
                 // The allocator may have given more room than the frame has bytes left.
                 let own = count.min(frame.remaining);
@@ -103,6 +105,9 @@ impl Decoder {
                 self.input.drain(..self.consumed);
                 self.consumed = 0;
                 let wanted = self.limits.read_buffer_size.max(MAX_HEADER + 125);
+                if self.input.is_empty() && self.input.capacity() > 2 * wanted {
+                    self.input = Vec::new();
+                }
                 self.input.reserve_exact(wanted.saturating_sub(self.input.len()).max(1));
                 read(&mut self.input)
             }

@@ -6,6 +6,7 @@ use tungstenite::handshake::derive_accept_key;
 use crate::http::headers::is_token;
 use crate::http::method::Method;
 use crate::http::parser::Parsed;
+use crate::http::peer::{is_loopback_name, without_port};
 use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::websocket::settings::{Origins, Websocket};
@@ -169,15 +170,10 @@ fn normal_authority(scheme: &str, authority: &str) -> (String, String) {
         "https" | "wss" => "443",
         _ => "",
     };
-    // The colons inside of an IPv6 address are not before a port.
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port),
-        _ => (authority, usual),
-    };
-    let host = match host.to_ascii_lowercase() {
-        loopback if ["localhost", "127.0.0.1", "[::1]"].contains(&&*loopback) => "localhost".into(),
-        host => host,
-    };
+    let host = without_port(authority);
+    let port = authority[host.len()..].strip_prefix(':').unwrap_or(usual);
+    let host =
+        if is_loopback_name(host) { "localhost".to_owned() } else { host.to_ascii_lowercase() };
     (host, port.to_owned())
 }
 

@@ -10,14 +10,15 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::reaper::Reaper;
+use crate::deadline;
 use crate::socket::Socket;
+use crate::watchdog::Watchdog;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::frame::Frame;
 use crate::websocket::settings::{Overflow, Websocket};
@@ -31,11 +32,14 @@ const MAX_BATCHES_FOR_OTHERS: usize = 16;
 /// The writer thread's code is all in this file, and shallow.
 const WRITER_STACK: usize = 64 << 10;
 
+/// Bytes of messages that wait, over all outboxes of the process.
+static QUEUED: AtomicUsize = AtomicUsize::new(0);
+
 /// The outgoing half of a connection. Any thread may send; nothing blocks but a handler that floods its own client.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     socket: Arc<Socket>,
-    reaper: Reaper,
+    watchdog: Watchdog,
     limits: Limits,
     /// The thread that reads this connection and runs its handlers.
     reader: ThreadId,
@@ -49,6 +53,8 @@ pub(crate) struct Outbox {
 #[derive(Debug)]
 struct Limits {
     bytes: usize,
+    /// Over all outboxes of the process.
+    process_bytes: usize,
     messages: usize,
     overflow: Overflow,
     write_timeout: Duration,
@@ -57,7 +63,7 @@ struct Limits {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Pings and pongs: they overtake messages and are never refused.
+    /// Pings and pongs: they overtake messages, and have a limit of their own.
     control: VecDeque<Frame>,
     messages: VecDeque<Frame>,
     /// Messages accepted and not yet written whole, with those in the pipe; and their bytes.
@@ -102,15 +108,17 @@ impl Outbox {
     /// [`start`](Self::start), so that the connection can be registered first.
     pub(crate) fn new(
         socket: Arc<Socket>,
-        reaper: Reaper,
+        watchdog: Watchdog,
         settings: &Websocket,
+        process_bytes: usize,
         opening: Vec<u8>,
     ) -> Arc<Self> {
         Arc::new(Self {
             socket,
-            reaper,
+            watchdog,
             limits: Limits {
                 bytes: settings.outbox_bytes,
+                process_bytes,
                 messages: settings.outbox_messages,
                 overflow: settings.overflow,
                 write_timeout: settings.write_timeout,
@@ -134,7 +142,7 @@ impl Outbox {
     /// handler: then it waits for room, up to the write timeout, which holds back a client that floods.
     pub(crate) fn send(self: &Arc<Self>, frame: &Frame) -> Result<(), Refused> {
         let mut state = self.state.lock();
-        if !self.has_room(&state, frame) && self.is_reader() {
+        if !self.has_room(&state, frame) && self.is_read_by(thread::current().id()) {
             self.wait_for(&mut state, |state| self.has_room(state, frame));
         }
         if state.is_closing() {
@@ -149,6 +157,7 @@ impl Outbox {
         }
         state.waiting_messages += 1;
         state.waiting_bytes += frame.len();
+        QUEUED.fetch_add(frame.len(), Ordering::Relaxed);
         state.messages.push_back(frame.clone());
         self.write_what_waits(state);
         Ok(())
@@ -187,7 +196,7 @@ impl Outbox {
         self.is_sealed.store(true, Ordering::Release);
         self.changed.notify_all();
         self.write_what_waits(state);
-        self.reaper.cut_after(&self.socket, self.limits.close_timeout);
+        self.watchdog.cut_after(&self.socket, self.limits.close_timeout);
         true
     }
 
@@ -215,7 +224,7 @@ impl Outbox {
         self.state.lock().sealed.clone()
     }
 
-    /// Waits for the end of a sealed outbox: everything written, or given up by the reaper's cut at the latest.
+    /// Waits for the end of a sealed outbox: everything written, or given up by the watchdog's cut at the latest.
     pub(crate) fn wait_until_done(&self) -> Done {
         let mut state = self.state.lock();
         while !state.is_finished && state.failure.is_none() {
@@ -234,15 +243,18 @@ impl Outbox {
         done
     }
 
-    fn is_reader(&self) -> bool {
-        thread::current().id() == self.reader
+    /// Whether `thread` reads this connection and runs its handlers.
+    pub(crate) fn is_read_by(&self, thread: ThreadId) -> bool {
+        thread == self.reader
     }
 
     /// One message always fits an empty outbox.
     fn has_room(&self, state: &State, frame: &Frame) -> bool {
         state.waiting_messages == 0
             || (state.waiting_messages < self.limits.messages
-                && state.waiting_bytes.saturating_add(frame.len()) <= self.limits.bytes)
+                && state.waiting_bytes.saturating_add(frame.len()) <= self.limits.bytes
+                && QUEUED.load(Ordering::Relaxed).saturating_add(frame.len())
+                    <= self.limits.process_bytes)
     }
 
     /// Waits until `condition`, the end, or the write timeout.
@@ -251,7 +263,7 @@ impl Outbox {
         state: &mut MutexGuard<'_, State>,
         mut condition: impl FnMut(&State) -> bool,
     ) {
-        let deadline = Instant::now() + self.limits.write_timeout;
+        let deadline = deadline::after(self.limits.write_timeout);
         while !condition(state) && !state.is_closing() {
             if self.changed.wait_until(state, deadline).timed_out() {
                 return;
@@ -301,8 +313,9 @@ impl Outbox {
     /// The writer thread: owns the pipe, ends when nothing waits any more or the client takes nothing for the write
     /// timeout, and is joined by the reader when the connection ends.
     fn write_all(&self, mut pipe: Pipe) {
+        let timeout = self.limits.write_timeout;
+        self.socket.set_stall_timeout(Some(timeout));
         loop {
-            let timeout = self.limits.write_timeout;
             let written = pipe.write(|slices| self.socket.write_within(slices, timeout));
             let written = match written {
                 Ok(written) => written,
@@ -315,7 +328,7 @@ impl Outbox {
             self.settle(&mut state, &written);
             match self.load(pipe, state) {
                 Some(loaded) => pipe = loaded,
-                None => return,
+                None => return self.socket.set_stall_timeout(None),
             }
         }
     }
@@ -324,6 +337,7 @@ impl Outbox {
     fn settle(&self, state: &mut State, written: &Written) {
         state.waiting_messages -= written.messages;
         state.waiting_bytes -= written.message_bytes;
+        QUEUED.fetch_sub(written.message_bytes, Ordering::Relaxed);
         state.sent_messages += written.messages as u64;
         self.changed.notify_all();
     }
@@ -357,6 +371,12 @@ impl Outbox {
             state.pipe = Some(pipe);
         }
         None
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        QUEUED.fetch_sub(self.state.get_mut().waiting_bytes, Ordering::Relaxed);
     }
 }
 

@@ -1,6 +1,6 @@
-//! Cuts connections whose closing takes too long: one thread for a whole server.
+//! Watches the clock, one thread for a whole server: cuts connections whose closing takes too long, and has a look round.
 //!
-//! A reader that waits for bytes cannot watch the clock for a close that another thread began.
+//! A reader that waits for bytes cannot watch the clock for a close that another thread began, nor a handler for itself.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,13 +9,14 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::deadline;
 use crate::socket::Socket;
 
 /// A handle to the thread; clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Reaper {
+pub(crate) struct Watchdog {
     shared: Arc<Shared>,
 }
 
@@ -37,16 +38,22 @@ struct Due {
     socket: Weak<Socket>,
 }
 
-impl Reaper {
-    /// Starts the thread; it runs until [`stop`](Self::stop).
-    pub(crate) fn start(&self) -> io::Result<JoinHandle<()>> {
+impl Watchdog {
+    /// Starts the thread; it runs until [`stop`](Self::stop), and calls `look_round` once in every `interval`.
+    pub(crate) fn start(
+        &self,
+        interval: Duration,
+        look_round: impl FnMut() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
         let shared = Arc::clone(&self.shared);
-        thread::Builder::new().name("rwf-reaper".to_owned()).spawn(move || shared.run())
+        thread::Builder::new()
+            .name("rwf-watchdog".to_owned())
+            .spawn(move || shared.run(interval, look_round))
     }
 
     /// Cuts `socket` after `delay`, if it is still open then.
     pub(crate) fn cut_after(&self, socket: &Arc<Socket>, delay: Duration) {
-        let due = Due { at: Instant::now() + delay, socket: Arc::downgrade(socket) };
+        let due = Due { at: deadline::after(delay), socket: Arc::downgrade(socket) };
         let mut state = self.shared.state.lock();
         let is_next = state.due.peek().is_none_or(|Reverse(first)| due.at < first.at);
         state.due.push(Reverse(due));
@@ -63,22 +70,25 @@ impl Reaper {
 }
 
 impl Shared {
-    fn run(&self) {
+    fn run(&self, interval: Duration, mut look_round: impl FnMut()) {
+        let mut next_look = deadline::after(interval);
         let mut state = self.state.lock();
         while !state.is_stopped {
-            match state.due.peek().map(|Reverse(due)| due.at) {
-                Some(at) if at > Instant::now() => {
-                    self.changed.wait_until(&mut state, at);
-                }
-                Some(_) => {
-                    let due = state.due.pop();
-                    parking_lot::MutexGuard::unlocked(&mut state, || {
-                        if let Some(socket) = due.and_then(|Reverse(due)| due.socket.upgrade()) {
-                            socket.cut();
-                        }
-                    });
-                }
-                None => self.changed.wait(&mut state),
+            let now = Instant::now();
+            let next_cut = state.due.peek().map(|Reverse(due)| due.at);
+            if next_cut.is_some_and(|at| at <= now) {
+                let due = state.due.pop();
+                MutexGuard::unlocked(&mut state, || {
+                    if let Some(socket) = due.and_then(|Reverse(due)| due.socket.upgrade()) {
+                        socket.cut();
+                    }
+                });
+            } else if next_look <= now {
+                MutexGuard::unlocked(&mut state, &mut look_round);
+                next_look = deadline::after(interval);
+            } else {
+                let next = next_cut.map_or(next_look, |at| at.min(next_look));
+                self.changed.wait_until(&mut state, next);
             }
         }
     }
@@ -120,16 +130,20 @@ mod tests {
         };
         let (late, mut late_peer) = open();
         let (soon, mut soon_peer) = open();
-        let reaper = Reaper::default();
-        let thread = reaper.start().unwrap();
+        let watchdog = Watchdog::default();
+        let (looked, looks) = std::sync::mpsc::channel();
+        let look_round = move || looked.send(()).unwrap_or_default();
+        let thread = watchdog.start(Duration::from_millis(10), look_round).unwrap();
         let began = Instant::now();
-        reaper.cut_after(&late, Duration::from_millis(120));
-        reaper.cut_after(&soon, Duration::from_millis(40));
+        watchdog.cut_after(&late, Duration::from_millis(120));
+        watchdog.cut_after(&soon, Duration::from_millis(40));
         assert_eq!(soon_peer.read(&mut [0]).unwrap(), 0);
         assert!(began.elapsed() >= Duration::from_millis(40), "cut too early");
         assert_eq!(late_peer.read(&mut [0]).unwrap(), 0);
         assert!(began.elapsed() >= Duration::from_millis(120), "cut too early");
-        reaper.stop();
+        watchdog.stop();
         thread.join().unwrap();
+        let looks = looks.iter().count();
+        assert!((1..=20).contains(&looks), "{looks} looks in {:?}", began.elapsed());
     }
 }

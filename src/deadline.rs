@@ -1,0 +1,27 @@
+//! Points in time to wait until.
+
+use std::time::{Duration, Instant};
+
+/// Longer than any connection lasts.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The moment `timeout` from now. A timeout that means "never", such as `Duration::MAX`, does not overflow.
+pub(crate) fn after(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(FOREVER)
+}
+
+/// What is left until `deadline`; zero when it has passed.
+pub(crate) fn until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_is_far_away_and_the_past_is_zero() {
+        assert!(until(after(Duration::MAX)) > FOREVER / 2);
+        assert_eq!(until(after(Duration::ZERO)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,123 @@
+//! Whom to believe about a request: its host, and what a proxy says of its client.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::http::headers::Headers;
+
+/// Whether a server that listens on `local_addr` takes requests for `host`, a `Host` header.
+///
+/// On a loopback address only loopback names and `allowed` ones are ours: any site can have a name of its own resolve
+/// to 127.0.0.1, and its page would then be of the same origin as this server's (DNS rebinding).
+pub(crate) fn is_our_host(host: &str, local_addr: SocketAddr, allowed: &[String]) -> bool {
+    if !local_addr.ip().is_loopback() {
+        return true;
+    }
+    let name = without_port(host);
+    is_loopback_name(name) || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+}
+
+/// The host without its port; an IPv6 address keeps its brackets.
+pub(crate) fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        // The colons inside of an IPv6 address are not before a port.
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    }
+}
+
+/// Whether a host name means this machine wherever it is looked up (RFC 6761 §6.3).
+pub(crate) fn is_loopback_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The client's address: that of the connection, or what the proxies before it say, as far as they are trusted.
+///
+/// Each proxy appends to `X-Forwarded-For` whom it got the request from, so the list is read from its end, up to the
+/// first address that is no trusted proxy's: what stands before that, anybody may have written.
+pub(crate) fn client_ip(headers: &Headers, peer: IpAddr, trusted: &[IpAddr]) -> IpAddr {
+    let mut client = peer;
+    let forwarded: Vec<_> = headers.list("X-Forwarded-For").collect();
+    for address in forwarded.into_iter().rev() {
+        if !trusted.contains(&client) {
+            break;
+        }
+        match address.parse() {
+            Ok(address) => client = address,
+            Err(_) => break,
+        }
+    }
+    client
+}
+
+/// Whether a trusted proxy says that its client came over TLS.
+pub(crate) fn is_secure(headers: &Headers, peer: IpAddr, trusted: &[IpAddr]) -> bool {
+    trusted.contains(&peer)
+        && headers
+            .list("X-Forwarded-Proto")
+            .last()
+            .is_some_and(|last| last.eq_ignore_ascii_case("https"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loopback_server_is_for_loopback_names() {
+        let local = "127.0.0.1:8000".parse().unwrap();
+        let allowed = ["chat.example".to_owned()];
+        for (host, expected) in [
+            ("localhost", true),
+            ("LOCALHOST:8000", true),
+            ("app.localhost:8000", true),
+            ("127.0.0.1:8000", true),
+            ("127.1.2.3", true),
+            ("[::1]:8000", true),
+            ("chat.example", true),
+            ("Chat.Example:80", true),
+            ("evil.example", false),
+            ("localhost.evil.example:8000", false),
+            ("127.0.0.1.evil.example", false),
+            ("192.168.0.1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_our_host(host, local, &allowed), expected, "{host:?}");
+        }
+        let open = "0.0.0.0:8000".parse().unwrap();
+        assert!(is_our_host("evil.example", open, &[]), "a public server has any name");
+    }
+
+    #[test]
+    fn proxies_are_believed_as_far_as_they_are_trusted() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let trusted = [ip("10.0.0.1"), ip("10.0.0.2")];
+        for (peer, forwarded, expected) in [
+            ("9.9.9.9", "1.1.1.1", "9.9.9.9"),
+            ("10.0.0.1", "", "10.0.0.1"),
+            ("10.0.0.1", "1.1.1.1", "1.1.1.1"),
+            ("10.0.0.1", "6.6.6.6, 1.1.1.1", "1.1.1.1"),
+            ("10.0.0.1", "1.1.1.1, 10.0.0.2", "1.1.1.1"),
+            ("10.0.0.1", "1.1.1.1, nonsense", "10.0.0.1"),
+            ("10.0.0.1", "2001:db8::1", "2001:db8::1"),
+        ] {
+            let mut headers = Headers::default();
+            headers.append("X-Forwarded-For", forwarded);
+            let client = client_ip(&headers, ip(peer), &trusted);
+            assert_eq!(client, ip(expected), "{forwarded:?} from {peer}");
+        }
+    }
+
+    #[test]
+    fn tls_is_believed_of_a_trusted_proxy_alone() {
+        let trusted = ["10.0.0.1".parse().unwrap()];
+        let mut headers = Headers::default();
+        headers.append("X-Forwarded-Proto", "HTTPS");
+        assert!(is_secure(&headers, trusted[0], &trusted));
+        assert!(!is_secure(&headers, "9.9.9.9".parse().unwrap(), &trusted));
+        assert!(!is_secure(&Headers::default(), trusted[0], &trusted));
+    }
+}

@@ -1,0 +1,111 @@
+//! How many connections and how many queued bytes there may be, and what comes beyond.
+
+mod common;
+
+use common::{Echo, Raw, header, start, upgrade_request, wait_until};
+use rwf::comms::SendError;
+use rwf::controller::{Overflow, Websocket};
+use rwf::http::{Server, ServerHandle};
+use rwf::prelude::*;
+
+fn tab(server: &ServerHandle, session: SessionId) -> Raw {
+    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    Raw::open_with(server.local_addr(), "/", &cookie)
+}
+
+/// Expects the refusal that a further connection gets.
+fn expect_refusal(server: &ServerHandle) {
+    let mut refused = Raw::connect(server.local_addr());
+    let (head, _) = refused.response();
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert!(header(&head, "retry-after").is_some(), "{head}");
+    refused.expect_end();
+}
+
+#[test]
+fn a_connection_too_many_gets_503_until_another_ends() {
+    let server = start(Server::new(vec![route!("/" => Echo)]).max_connections(3));
+    let mut clients: Vec<_> = (0..3).map(|_| Raw::open(server.local_addr(), "/")).collect();
+    for _ in 0..5 {
+        expect_refusal(&server);
+    }
+    for client in &mut clients {
+        client.send_text("unharmed");
+        assert_eq!(client.text_frame(), "unharmed");
+    }
+    clients.pop();
+    wait_until("there is room again", || {
+        let mut client = Raw::connect(server.local_addr());
+        client.send(upgrade_request("/", "").as_bytes());
+        client.head().starts_with("HTTP/1.1 101 ")
+    });
+}
+
+#[test]
+fn an_address_has_no_more_connections_than_it_may() {
+    let routes = || vec![route!("/" => Echo)];
+    let server = start(Server::new(routes()).max_connections_per_peer(2));
+    let _clients = [Raw::open(server.local_addr(), "/"), Raw::open(server.local_addr(), "/")];
+    expect_refusal(&server);
+
+    let proxy: std::net::IpAddr = [127, 0, 0, 1].into();
+    let server = start(Server::new(routes()).max_connections_per_peer(2).trust_proxy(proxy));
+    let _clients: Vec<_> = (0..5).map(|_| Raw::open(server.local_addr(), "/")).collect();
+}
+
+#[test]
+fn a_session_has_no_more_websockets_than_it_may() {
+    let server = start(Server::new(vec![route!("/" => Echo)]).max_connections_per_session(2));
+    let session = SessionId::guest();
+    let mut first = tab(&server, session);
+    let second = tab(&server, session);
+    let mut third = tab(&server, session);
+    assert_eq!(third.close_frame().0, 1013);
+    third.send_close(1013, "");
+    third.expect_end();
+    tab(&server, SessionId::guest()).send_text("others are not concerned");
+    drop(second);
+    wait_until("there is room again", || Comms::websocket(session).send("hello") == Ok(1));
+    let mut third = tab(&server, session);
+    Comms::websocket(session).send("both").unwrap();
+    assert_eq!(third.text_frame(), "both");
+    while first.text_frame() != "both" {}
+}
+
+#[test]
+fn the_bytes_that_wait_in_the_whole_process_have_a_limit() {
+    let limit = 8 << 20;
+    let server = start(
+        Server::new(vec![route!("/" => Echo)])
+            .max_queued_bytes(limit)
+            .websocket(Websocket::new().overflow(Overflow::Refuse).outbox_bytes(limit)),
+    );
+    let slow: Vec<_> = (0..6).map(|_| SessionId::guest()).collect();
+    let mut tabs: Vec<_> = slow.iter().map(|session| tab(&server, *session)).collect();
+    let mut healthy = Raw::open(server.local_addr(), "/");
+    // None of them reads: together they may have no more waiting than the limit, whatever the kernel holds.
+    let message = Message::binary(vec![7; 256 << 10]);
+    let mut counts = Vec::new();
+    for session in &slow {
+        let mut taken = 0;
+        let error = loop {
+            match Comms::websocket(session).send(&message) {
+                Ok(_) => taken += 1,
+                Err(error) => break error,
+            }
+            assert!(taken < 10_000, "there is no limit");
+        };
+        assert_eq!(error, SendError::Full);
+        counts.push(taken);
+    }
+    let first = counts[0];
+    let last = counts[counts.len() - 1];
+    assert!(first >= last + 16, "the first had room that the last had not: {counts:?}");
+    healthy.send_text("not concerned");
+    assert_eq!(healthy.text_frame(), "not concerned");
+    // What is read makes room for others.
+    for _ in 0..first {
+        tabs[0].frame();
+    }
+    wait_until("there is room again", || Comms::websocket(slow[5]).send(&message) == Ok(1));
+}
