@@ -41,6 +41,8 @@
 //!   [`spawn`](http::Server::spawn) it inside one.
 //! - [`Websocket`](controller::Websocket): the settings of one endpoint or of all.
 //! - [`SessionId`](session::SessionId): who a connection belongs to.
+//! - [Security](guide::security): what is checked, and how to put a server on the internet.
+//! - [How much memory](guide::memory): what a server takes at most, from its settings.
 //!
 //! # Life of a connection
 //!
@@ -95,6 +97,7 @@ mod watchdog;
 
 pub mod comms;
 pub mod controller;
+pub mod guide;
 pub mod http;
 pub mod prelude;
 pub mod session;

@@ -29,7 +29,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](io::ErrorKind::TimedOut) when nothing came for `timeout`.
+    /// [`TimedOut`] when nothing came for `timeout`.
     pub(crate) fn read(&self, buffer: &mut Vec<u8>, timeout: Duration) -> io::Result<usize> {
         let micros = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX).max(1000);
         if self.read_timeout.swap(micros, Ordering::Relaxed) != micros {
@@ -46,7 +46,7 @@ impl Socket {
         }
     }
 
-    /// Writes what the kernel takes at once; [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes nothing.
+    /// Writes what the kernel takes at once; [`WouldBlock`] when it takes nothing.
     pub(crate) fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             match os::send_now(&self.stream, slices) {
@@ -60,7 +60,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](io::ErrorKind::TimedOut) when it took nothing.
+    /// [`TimedOut`] when it took nothing.
     pub(crate) fn write_within(
         &self,
         slices: &[IoSlice<'_>],

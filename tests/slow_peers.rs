@@ -243,6 +243,33 @@ fn without_a_ping_interval_silence_is_left_alone() {
     assert_eq!(client.text_frame(), "still here", "and no ping before it");
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn a_client_that_reads_a_byte_now_and_then_is_given_up() {
+    let (server, ends) = serve(
+        Websocket::new()
+            .write_timeout(Duration::from_millis(400))
+            .outbox_bytes(64 << 20)
+            .outbox_messages(1 << 20),
+    );
+    let session = SessionId::guest();
+    let mut client = tab(&server, session);
+    let message = Message::binary(vec![7; 64 << 10]);
+    for _ in 0..200 {
+        let _ = Comms::websocket(session).send(&message);
+    }
+    let deadline = Instant::now() + DEADLINE;
+    let (code, reason) = loop {
+        use std::io::Read;
+        let _ = client.stream.read(&mut [0]);
+        if let Ok(end) = ends.recv_timeout(Duration::from_millis(20)) {
+            break end;
+        }
+        assert!(Instant::now() < deadline, "a byte now and then kept it for {DEADLINE:?}");
+    };
+    assert_eq!(code, 1006, "{reason}");
+}
+
 /// Passes every message on to everybody else.
 #[derive(Default, macros::WebsocketController)]
 struct PassOn;
@@ -290,8 +317,13 @@ fn a_slow_receiver_costs_the_sender_nothing() {
         sender.send_text("for you");
     }
     sender.send_frame(0x89, b"alive?");
-    let answer = sender.frame();
-    assert_eq!(answer.first, 0x8a, "neither passed on nor alive: {answer:?}");
+    let mut passed_on = 0;
+    while sender.frame().first == 0x81 {
+        passed_on += 1;
+    }
+    assert!(passed_on < 20, "no send failed");
+    sender.send_frame(0x89, b"still alive?");
+    assert_eq!(sender.frame().payload, b"still alive?");
 }
 
 #[test]

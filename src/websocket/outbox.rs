@@ -442,3 +442,111 @@ impl Pipe {
         written
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::websocket::message::Message;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    fn text(text: &str) -> Frame {
+        Frame::message(&Message::from(text))
+    }
+
+    fn outbox(settings: &Websocket) -> (Arc<Outbox>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let socket = Arc::new(Socket::new(listener.accept().unwrap().0, true).unwrap());
+        let opening = b"opening".to_vec();
+        (Outbox::new(socket, Watchdog::default(), settings, usize::MAX, opening), peer)
+    }
+
+    fn all_of(mut peer: TcpStream) -> Vec<u8> {
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).unwrap();
+        received
+    }
+
+    #[test]
+    fn nothing_precedes_the_opening_and_nothing_follows_the_close() {
+        let (outbox, peer) = outbox(&Websocket::new());
+        outbox.send(&text("early")).unwrap();
+        outbox.send_control(Frame::ping(b"!"));
+        outbox.start();
+        outbox.send(&text("late")).unwrap();
+        assert!(outbox.seal(Close::new(CloseCode::Normal, "")));
+        assert!(!outbox.seal(Close::new(CloseCode::GoingAway, "")), "the first close counts");
+        assert_eq!(outbox.send(&text("too late")), Err(Refused::Closing));
+        let done = outbox.wait_until_done();
+        assert_eq!((done.failure, done.sent, done.unsent), (None, 2, 0));
+        assert_eq!(all_of(peer), b"opening\x89\x01!\x81\x05early\x81\x04late\x88\x02\x03\xe8");
+    }
+
+    #[test]
+    fn a_full_outbox_takes_one_message_when_it_is_empty() {
+        let settings = Websocket::new().outbox_bytes(1).overflow(Overflow::Refuse);
+        let (outbox, _peer) = outbox(&settings);
+        let outbox_of_another_thread = Arc::clone(&outbox);
+        thread::spawn(move || {
+            assert_eq!(outbox_of_another_thread.send(&text("one is always taken")), Ok(()));
+            assert_eq!(
+                outbox_of_another_thread.send(&text("two are too many")),
+                Err(Refused::Full)
+            );
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn the_reader_waits_for_room_up_to_the_write_timeout() {
+        let settings = Websocket::new()
+            .outbox_messages(1)
+            .write_timeout(Duration::from_millis(20))
+            .overflow(Overflow::Refuse);
+        let (outbox, _peer) = outbox(&settings);
+        outbox.send(&text("first")).unwrap();
+        let began = std::time::Instant::now();
+        assert_eq!(outbox.send(&text("second")), Err(Refused::Full));
+        assert!(began.elapsed() >= Duration::from_millis(20), "it did not wait");
+    }
+
+    #[test]
+    fn a_failure_gives_up_what_waits_and_says_how_much() {
+        let (outbox, _peer) = outbox(&Websocket::new());
+        outbox.send(&text("lost")).unwrap();
+        outbox.fail("the cable was cut".to_owned());
+        assert_eq!(outbox.send(&text("too late")), Err(Refused::Closing));
+        let done = outbox.wait_until_done();
+        assert_eq!((done.failure.as_deref(), done.unsent), (Some("the cable was cut"), 1));
+    }
+
+    #[test]
+    fn writes_that_stop_anywhere_lose_and_repeat_nothing() {
+        let frames: Vec<_> = ["one", "", &"long".repeat(2000), "four"].map(text).into();
+        let wire: Vec<u8> = frames.iter().flat_map(|frame| frame.parts().concat()).collect();
+        for step in [1, 2, 3, 7, 4096, usize::MAX] {
+            let mut pipe = Pipe::default();
+            pipe.batch.extend(
+                frames.iter().map(|frame| Queued { frame: frame.clone(), is_message: true }),
+            );
+            let (mut sent, mut messages, mut bytes) = (Vec::new(), 0, 0);
+            while !pipe.batch.is_empty() {
+                let written = pipe
+                    .write(|slices| {
+                        let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+                        let count = step.min(all.len());
+                        sent.extend_from_slice(&all[..count]);
+                        Ok(count)
+                    })
+                    .unwrap();
+                messages += written.messages;
+                bytes += written.message_bytes;
+            }
+            assert!(sent == wire, "writes of {step} bytes");
+            assert_eq!((messages, bytes), (frames.len(), wire.len()));
+        }
+    }
+}
