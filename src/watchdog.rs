@@ -1,9 +1,11 @@
-//! Watches the clock, one thread for a whole server: cuts connections whose closing takes too long, and has a look round.
+//! Watches the clock, one thread for a whole server: cuts connections whose closing takes too long, lets go of replies that
+//! were gathered for long enough, and has a look round.
 //!
 //! A reader that waits for bytes cannot watch the clock for a close that another thread began, nor a handler for itself.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -13,6 +15,15 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::deadline;
 use crate::socket::Socket;
+
+/// How long replies to a burst are gathered at most, when the handlers that give them take their time.
+const GATHERING_TIME: Duration = Duration::from_millis(2);
+
+/// What gathers, and can be told to let go.
+pub(crate) trait Gathers: fmt::Debug + Send + Sync {
+    /// Writes what was gathered.
+    fn flush(self: Arc<Self>);
+}
 
 /// A handle to the thread; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +40,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     due: BinaryHeap<Reverse<Due>>,
+    gathering: Vec<Weak<dyn Gathers>>,
+    /// When those that gather are told to let go.
+    next_flush: Option<Instant>,
     is_stopped: bool,
 }
 
@@ -62,6 +76,16 @@ impl Watchdog {
         }
     }
 
+    /// Has `gathering` flushed soon.
+    pub(crate) fn flush_soon(&self, gathering: Weak<dyn Gathers>) {
+        let mut state = self.shared.state.lock();
+        state.gathering.push(gathering);
+        if state.next_flush.is_none() {
+            state.next_flush = Some(Instant::now() + GATHERING_TIME);
+            self.shared.changed.notify_one();
+        }
+    }
+
     /// Ends the thread. Nothing is cut any more.
     pub(crate) fn stop(&self) {
         self.shared.state.lock().is_stopped = true;
@@ -76,7 +100,13 @@ impl Shared {
         while !state.is_stopped {
             let now = Instant::now();
             let next_cut = state.due.peek().map(|Reverse(due)| due.at);
-            if next_cut.is_some_and(|at| at <= now) {
+            if state.next_flush.is_some_and(|at| at <= now) {
+                state.next_flush = None;
+                let gathering = std::mem::take(&mut state.gathering);
+                MutexGuard::unlocked(&mut state, || {
+                    gathering.iter().filter_map(Weak::upgrade).for_each(Gathers::flush);
+                });
+            } else if next_cut.is_some_and(|at| at <= now) {
                 let due = state.due.pop();
                 MutexGuard::unlocked(&mut state, || {
                     if let Some(socket) = due.and_then(|Reverse(due)| due.socket.upgrade()) {
@@ -87,7 +117,8 @@ impl Shared {
                 MutexGuard::unlocked(&mut state, &mut look_round);
                 next_look = deadline::after(interval);
             } else {
-                let next = next_cut.map_or(next_look, |at| at.min(next_look));
+                let moments = [next_cut, state.next_flush].into_iter().flatten();
+                let next = moments.fold(next_look, Instant::min);
                 self.changed.wait_until(&mut state, next);
             }
         }

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Echo, Raw, client_frame, serve, upgrade_request};
 use rwf::prelude::*;
 
@@ -57,6 +59,63 @@ fn a_request_and_frames_in_single_bytes_are_understood() {
     }
     client.head();
     assert_eq!(client.text_frame(), "häh");
+}
+
+/// Answers at once and then goes on for a while.
+#[derive(Default, macros::WebsocketController)]
+struct Lingering;
+
+#[async_trait]
+impl WebsocketController for Lingering {
+    async fn handle_message(&self, client: &SessionId, message: Message) -> Result<(), Error> {
+        Comms::websocket(client).send(message)?;
+        std::thread::park_timeout(PAUSE);
+        Ok(())
+    }
+}
+
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[test]
+fn an_answer_does_not_wait_for_its_handler_though_more_input_is_there() {
+    let server = serve(vec![route!("/" => Lingering)]);
+    let mut client = Raw::open(server.local_addr(), "/");
+    let began = Instant::now();
+    client.send(&client_frame(0x81, b"now").repeat(3));
+    for number in 1..=2 {
+        assert_eq!(client.text_frame(), "now");
+        let took = began.elapsed();
+        assert!(took < PAUSE * number - PAUSE / 4, "answer {number} took {took:?}");
+    }
+}
+
+#[test]
+fn a_ping_behind_messages_is_answered_though_no_answer_comes_to_those() {
+    let server = serve(vec![route!("/" => Silent)]);
+    let mut client = Raw::open(server.local_addr(), "/");
+    let burst = [client_frame(0x81, b"?"), client_frame(0x89, b"ping"), client_frame(0x81, b"?")];
+    client.send(&burst.concat());
+    assert_eq!(client.frame().payload, b"ping");
+}
+
+/// Answers nothing.
+#[derive(Default, macros::WebsocketController)]
+struct Silent;
+
+#[async_trait]
+impl WebsocketController for Silent {}
+
+#[test]
+fn a_burst_that_ends_in_a_part_of_a_frame_is_answered() {
+    let server = serve(vec![route!("/" => Echo)]);
+    let mut client = Raw::open(server.local_addr(), "/");
+    let last = client_frame(0x81, b"last");
+    client.send(&[&client_frame(0x81, b"first").repeat(5), &last[..3]].concat());
+    for _ in 0..5 {
+        assert_eq!(client.text_frame(), "first");
+    }
+    client.send(&last[3..]);
+    assert_eq!(client.text_frame(), "last");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub(crate) struct Connection {
     ping_timeout: Duration,
     /// Whether a ping was sent and not a byte has come since.
     awaits_pong: bool,
+    /// Whether the outbox gathers replies, because more input is at hand.
+    gathers: bool,
     received: u64,
     end: Option<End>,
 }
@@ -56,6 +59,7 @@ impl Connection {
             ping_interval: settings.ping_interval,
             ping_timeout: settings.ping_timeout,
             awaits_pong: false,
+            gathers: false,
             received: 0,
             end: None,
         }
@@ -75,8 +79,14 @@ impl Connection {
     /// One step: an event of what has arrived, or one read.
     fn advance(&mut self) -> Option<Message> {
         match self.decoder.next() {
-            Ok(Some(Event::Message(message))) => return Some(message),
-            Ok(Some(Event::Ping(payload))) => self.outbox.send_control(Frame::pong(&payload)),
+            Ok(Some(Event::Message(message))) => {
+                self.gather_if_more();
+                return Some(message);
+            }
+            Ok(Some(Event::Ping(payload))) => {
+                self.gather_if_more();
+                self.outbox.send_control(Frame::pong(&payload));
+            }
             Ok(Some(Event::Pong)) => {}
             Ok(Some(Event::Close(close))) => self.end = Some(End::Close(close)),
             Ok(None) => self.read(),
@@ -88,7 +98,17 @@ impl Connection {
         None
     }
 
+    fn gather_if_more(&mut self) {
+        if !self.gathers && self.decoder.has_whole_frame() {
+            self.gathers = true;
+            self.outbox.gather();
+        }
+    }
+
     fn read(&mut self) {
+        if mem::take(&mut self.gathers) {
+            self.outbox.flush();
+        }
         let timeout = match self.ping_interval {
             None => NO_TIMEOUT,
             Some(_) if self.awaits_pong => self.ping_timeout,

@@ -153,6 +153,17 @@ impl Decoder {
         }
     }
 
+    /// Whether [`next`](Self::next) has a frame at hand without more input.
+    pub(crate) fn has_whole_frame(&self) -> bool {
+        let available = self.input.len() - self.consumed;
+        available > 0
+            && self.frame.is_none()
+            && matches!(
+                self.peek_header(),
+                Ok(Some((_, _, length, header_length))) if available - header_length >= length
+            )
+    }
+
     /// The next header, checked (RFC 6455 §5.2); it is not consumed yet.
     #[expect(clippy::type_complexity, reason = "the caller takes it apart at once")]
     fn peek_header(&self) -> Result<Option<(FrameHeader, [u8; 4], usize, usize)>, Violation> {

@@ -3,14 +3,15 @@
 //! Whoever brings a frame while nobody writes becomes the writer: it takes the [`Pipe`], the write half, out of the
 //! state and writes, without blocking and without a lock held. A frame that comes meanwhile is left for it. What the
 //! client does not take at once goes, with the pipe, to a writer thread that waits; it ends when it has caught up, so a
-//! healthy connection costs none. The pipe moves, and there is one: frames cannot interleave, and their order is that
+//! healthy connection costs none. Only replies to a burst of input wait for each other a little, to go out together: until
+//! the reader has no more input at hand, or the watchdog finds that a handler takes its time. The pipe moves, and there is one: frames cannot interleave, and their order is that
 //! of the queue.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::deadline;
 use crate::socket::Socket;
-use crate::watchdog::Watchdog;
+use crate::watchdog::{Gathers, Watchdog};
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::frame::Frame;
 use crate::websocket::settings::{Overflow, Websocket};
@@ -29,6 +30,8 @@ const MAX_CONTROL_FRAMES: usize = 16;
 const MAX_BATCH: usize = 32;
 /// Batches that a sender writes for others before the writer thread takes over.
 const MAX_BATCHES_FOR_OTHERS: usize = 16;
+/// So many bytes are gathered at most before they are written.
+const MAX_GATHERED: usize = 32 << 10;
 /// The writer thread's code is all in this file, and shallow.
 const WRITER_STACK: usize = 64 << 10;
 
@@ -72,6 +75,10 @@ struct State {
     sent_messages: u64,
     /// `None` while somebody writes, and for good when the stream is finished.
     pipe: Option<Pipe>,
+    /// Whether the reader has more input at hand, so that its replies go out together when it has not.
+    is_gathering: bool,
+    /// Whether the watchdog will flush what is gathered, if a handler takes its time.
+    is_watched: bool,
     sealed: Option<Close>,
     /// The close frame, until the pipe takes it.
     last: Option<Frame>,
@@ -143,6 +150,10 @@ impl Outbox {
     pub(crate) fn send(self: &Arc<Self>, frame: &Frame) -> Result<(), Refused> {
         let mut state = self.state.lock();
         if !self.has_room(&state, frame) && self.is_read_by(thread::current().id()) {
+            if state.is_gathering {
+                self.write_what_waits(state);
+                state = self.state.lock();
+            }
             self.wait_for(&mut state, |state| self.has_room(state, frame));
         }
         if state.is_closing() {
@@ -159,7 +170,7 @@ impl Outbox {
         state.waiting_bytes += frame.len();
         QUEUED.fetch_add(frame.len(), Ordering::Relaxed);
         state.messages.push_back(frame.clone());
-        self.write_what_waits(state);
+        self.write_or_gather(state);
         Ok(())
     }
 
@@ -170,8 +181,20 @@ impl Outbox {
         self.wait_for(&mut state, has_room);
         if !state.is_closing() && has_room(&state) {
             state.control.push_back(frame);
-            self.write_what_waits(state);
+            self.write_or_gather(state);
         }
+    }
+
+    /// The reader has more input at hand: what it sends from here on may be gathered until it [flushes](Self::flush).
+    pub(crate) fn gather(&self) {
+        self.state.lock().is_gathering = true;
+    }
+
+    /// The reader has no more input at hand: writes what was gathered.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        state.is_gathering = false;
+        self.write_what_waits(state);
     }
 
     /// Closes: after all that waits, the close frame goes out, then the stream ends, and nothing is taken any more.
@@ -268,6 +291,22 @@ impl Outbox {
             if self.changed.wait_until(state, deadline).timed_out() {
                 return;
             }
+        }
+    }
+
+    /// Replies to a burst go out together: one write instead of many. What others send does not wait for them, and they
+    /// do not wait for a handler that takes its time.
+    fn write_or_gather<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
+        let may_gather = state.is_gathering
+            && state.waiting_bytes < MAX_GATHERED
+            && state.control.len() < MAX_CONTROL_FRAMES
+            && self.is_read_by(thread::current().id());
+        if !may_gather {
+            self.write_what_waits(state);
+        } else if !mem::replace(&mut state.is_watched, true) {
+            drop(state);
+            let this: Weak<Self> = Arc::downgrade(self);
+            self.watchdog.flush_soon(this);
         }
     }
 
@@ -377,6 +416,14 @@ impl Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         QUEUED.fetch_sub(self.state.get_mut().waiting_bytes, Ordering::Relaxed);
+    }
+}
+
+impl Gathers for Outbox {
+    fn flush(self: Arc<Self>) {
+        let mut state = self.state.lock();
+        state.is_watched = false;
+        self.write_what_waits(state);
     }
 }
 
