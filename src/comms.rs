@@ -248,7 +248,7 @@ mod tests {
     use crate::websocket::settings::Websocket;
     use std::net::{TcpListener, TcpStream};
 
-    fn outbox() -> Arc<Outbox> {
+    pub(super) fn outbox() -> Arc<Outbox> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let socket = Arc::new(Socket::new(peer, true).unwrap());
@@ -278,5 +278,87 @@ mod tests {
         assert_eq!(count(Target::Connection(first)), 0);
         drop((two, other));
         assert_eq!(registry.len(), (0, 0));
+    }
+}
+
+#[cfg(test)]
+mod properties {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::tests::outbox;
+    use super::*;
+
+    /// What happens to a registry; a number chooses among what there is.
+    #[derive(Debug, Clone)]
+    enum Action {
+        Register(i64),
+        Drop(usize),
+    }
+
+    fn actions() -> impl Strategy<Value = Vec<Action>> {
+        let action = prop_oneof![
+            3 => (0..4_i64).prop_map(Action::Register),
+            2 => any::<usize>().prop_map(Action::Drop),
+        ];
+        proptest::collection::vec(action, 0..40)
+    }
+
+    type Model = HashMap<ConnectionId, (SessionId, Arc<Outbox>)>;
+
+    /// Compares what the registry finds with what the model holds.
+    fn check(registry: &Registry, model: &Model, target: &Target) {
+        let found = registry.find(target);
+        let expected = model.iter().filter(|(connection, (session, _))| match target {
+            Target::Session(wanted) => session == wanted,
+            Target::Connection(wanted) => *connection == wanted,
+            Target::AllBut(excluded) => session != excluded,
+            Target::All => true,
+        });
+        let addresses: HashSet<_> = found.iter().map(Arc::as_ptr).collect();
+        let expected: HashSet<_> = expected.map(|(_, (_, outbox))| Arc::as_ptr(outbox)).collect();
+        assert_eq!(addresses, expected, "{target:?}");
+        assert_eq!(found.len(), expected.len(), "{target:?}: one of them twice");
+    }
+
+    fn check_all(registry: &Registry, model: &Model, gone: ConnectionId) {
+        let sessions = (0..5).map(SessionId::from);
+        let targets =
+            sessions.flat_map(|session| [Target::Session(session), Target::AllBut(session)]);
+        let connections = model.keys().copied().chain([gone]).map(Target::Connection);
+        for target in targets.chain(connections).chain([Target::All]) {
+            check(registry, model, &target);
+        }
+        let sessions: HashSet<_> = model.values().map(|(session, _)| session).collect();
+        assert_eq!(registry.len(), (model.len(), sessions.len()), "nothing is left behind");
+    }
+
+    #[test]
+    fn the_registry_holds_who_is_registered_and_nobody_else() {
+        let outboxes: Vec<_> = (0..8).map(|_| outbox()).collect();
+        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+        proptest!(config, |(actions in actions())| {
+            let registry = Registry::default();
+            let (mut model, mut registrations) = (Model::new(), Vec::new());
+            let mut free = outboxes.clone();
+            let mut gone = ConnectionId::next();
+            for action in actions {
+                match action {
+                    Action::Register(session) => {
+                        let Some(outbox) = free.pop() else { continue };
+                        let (session, connection) = (session.into(), ConnectionId::next());
+                        registrations.push(registry.register(session, connection, outbox.clone()));
+                        model.insert(connection, (session, outbox));
+                    }
+                    Action::Drop(index) if !registrations.is_empty() => {
+                        gone = registrations.swap_remove(index % registrations.len()).connection;
+                        free.extend(model.remove(&gone).map(|(_, outbox)| outbox));
+                    }
+                    Action::Drop(_) => {}
+                }
+                check_all(&registry, &model, gone);
+            }
+        });
     }
 }

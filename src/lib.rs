@@ -86,6 +86,11 @@
 mod deadline;
 mod error;
 mod executor;
+/// The checks of the fuzzers, which need what is inside.
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[path = "../tests/fuzz/checks.rs"]
+pub mod fuzz;
 mod link;
 mod os;
 mod router;

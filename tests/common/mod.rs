@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(unreachable_pub, reason = "it is a module of each test")]
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +34,43 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Numbers at random, the same for the same seed: xorshift64*.
+#[derive(Debug)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        // Zero would stay zero, and small seeds begin with small numbers.
+        let mut random = Self(seed.wrapping_mul(2) | 1);
+        for _ in 0..8 {
+            random.number();
+        }
+        random
+    }
+
+    pub fn number(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.number() % bound as u64) as usize
+    }
+}
+
+/// Lets this process open as many descriptors as it may: shells give 1,024.
+pub fn raise_descriptor_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
 /// A client that sends just the bytes it is told to, and reads under a deadline.
 #[derive(Debug)]
 pub struct Raw {
@@ -50,11 +87,7 @@ pub struct Frame {
 
 impl Raw {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        Self { stream, received: Vec::new() }
+        Self::from(TcpStream::connect(address).unwrap())
     }
 
     /// Connects and opens a WebSocket at `path`.
@@ -134,6 +167,46 @@ impl Raw {
         Frame { first: head[0], payload: self.take(usize::try_from(length).unwrap()) }
     }
 
+    /// The head of a response, for clients that may be cut: `None` at the end of the stream, wherever that comes.
+    pub fn try_head(&mut self) -> io::Result<Option<String>> {
+        loop {
+            if let Some(at) = self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                let head = self.received.drain(..at + 4).collect();
+                return Ok(Some(String::from_utf8(head).unwrap()));
+            }
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer)? {
+                0 => return Ok(None),
+                count => self.received.extend_from_slice(&buffer[..count]),
+            }
+        }
+    }
+
+    /// The next frame, for clients that may be cut: `None` at the end of the stream, wherever that comes. After an error
+    /// for want of time it may be asked again.
+    pub fn try_frame(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            let received = self.received.as_slice();
+            let (start, length) = match received {
+                [_, 126, high, low, ..] => (4, u16::from_be_bytes([*high, *low]).into()),
+                [_, 127, length @ ..] if length.len() >= 8 => {
+                    (10, u64::from_be_bytes(length[..8].try_into().unwrap()).try_into().unwrap())
+                }
+                [_, length @ 0..=125, ..] => (2, usize::from(*length)),
+                _ => (2, usize::MAX),
+            };
+            if received.len() - start.min(received.len()) >= length {
+                let frame: Vec<_> = self.received.drain(..start + length).collect();
+                return Ok(Some(Frame { first: frame[0], payload: frame[start..].to_vec() }));
+            }
+            let mut buffer = [0; 16 << 10];
+            match self.stream.read(&mut buffer)? {
+                0 => return Ok(None),
+                count => self.received.extend_from_slice(&buffer[..count]),
+            }
+        }
+    }
+
     /// The next frame, which has to be a text.
     #[track_caller]
     pub fn text_frame(&mut self) -> String {
@@ -201,6 +274,15 @@ impl Raw {
 
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.received).into_owned()
+    }
+}
+
+impl From<TcpStream> for Raw {
+    fn from(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Self { stream, received: Vec::new() }
     }
 }
 

@@ -1,0 +1,190 @@
+//! More connects than can be accepted at once, and more connections than there are descriptors or threads for.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+#[path = "hostile/process.rs"]
+mod process;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{DEADLINE, Raw, get, status, upgrade_request, wait_until};
+use process::ServerProcess;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::{Resource, getrlimit, getuid, setrlimit};
+
+/// Begins to connect, without waiting for the server's system to answer.
+fn begin_to_connect(server: SocketAddr) -> TcpStream {
+    let stream: TcpStream =
+        socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .unwrap()
+            .into();
+    stream.set_nonblocking(true).unwrap();
+    match connect(&stream, &server) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => stream,
+        Err(error) => panic!("cannot begin to connect: {error}"),
+    }
+}
+
+/// Waits until the connection is there, or fails.
+fn finish_connecting(stream: &TcpStream, deadline: Instant) {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let left = Timespec::try_from(left).unwrap();
+    let ready = poll(&mut [PollFd::new(stream, PollFlags::OUT)], Some(&left)).unwrap();
+    assert_eq!(ready, 1, "a connect was not answered");
+    assert!(stream.take_error().unwrap().is_none(), "a connect was refused");
+    stream.set_nonblocking(false).unwrap();
+}
+
+#[test]
+fn a_burst_of_two_thousand_connects_is_accepted_at_once() {
+    const COUNT: usize = 2000;
+    /// The promise is well under a second; a client whose first packet finds no room tries again after one.
+    const BOUND: Duration = Duration::from_secs(3);
+    let server = ServerProcess::start(&[]);
+    let idle = server.threads();
+    let began = Instant::now();
+    let streams: Vec<_> = (0..COUNT).map(|_| begin_to_connect(server.address)).collect();
+    for stream in &streams {
+        finish_connecting(stream, began + DEADLINE);
+    }
+    let connected = began.elapsed();
+    wait_until("all are accepted", || server.threads() == idle + COUNT);
+    let accepted = began.elapsed();
+    for mut stream in &streams {
+        stream.write_all(get("/hello").as_bytes()).unwrap();
+    }
+    for stream in streams {
+        let (head, body) = Raw::from(stream).response();
+        assert_eq!((status(&head), body.as_str()), (200, "hello"));
+    }
+    let answered = began.elapsed();
+    println!(
+        "{COUNT} connects: connected {connected:.0?}, accepted {accepted:.0?}, answered {answered:.0?}"
+    );
+    assert!(accepted < BOUND, "a burst of {COUNT} connects took {accepted:?} to accept");
+}
+
+/// More clients than the server can take, whose requests wait to be accepted.
+fn crowd(server: SocketAddr, count: usize) -> Vec<Raw> {
+    let mut clients: Vec<_> = (0..count).map(|_| Raw::connect(server)).collect();
+    for client in &mut clients {
+        client.send(upgrade_request("/echo", "").as_bytes());
+    }
+    clients
+}
+
+/// Fails unless the server keeps calm for a second while `clients` go on being served: what it logged and computed.
+fn assert_calm(what: &str, server: &ServerProcess, clients: &mut [Raw]) {
+    let (lines, time) = (server.log_lines(), server.processor_time());
+    let end = Instant::now() + Duration::from_secs(1);
+    let mut longest = Duration::ZERO;
+    let mut rounds = 0;
+    while Instant::now() < end {
+        for client in &mut *clients {
+            let began = Instant::now();
+            client.send_text("still there?");
+            assert_eq!(client.text_frame(), "still there?");
+            longest = longest.max(began.elapsed());
+            rounds += 1;
+        }
+        // The echoes themselves take little, so that spinning would show.
+        thread::sleep(Duration::from_millis(100));
+    }
+    let (lines, time) = (server.log_lines() - lines, server.processor_time() - time);
+    println!(
+        "out of {what}: {lines} lines and {time:?} of computing in a second; {rounds} echoes, the longest {longest:.1?}"
+    );
+    assert!(lines <= 2, "{lines} lines in a second:\n{}", server.log());
+    assert!(time < Duration::from_millis(400), "it computed for {time:?} of a second: it spins");
+    assert!(longest < Duration::from_secs(1), "a client that was there waited for {longest:?}");
+}
+
+/// Waits until the server has logged that it cannot go on.
+fn wait_for_trouble(server: &ServerProcess) {
+    wait_until("the trouble is logged", || server.log().contains("cannot take a connection"));
+}
+
+#[test]
+fn without_descriptors_clients_are_served_and_accepting_goes_on_when_there_are_some() {
+    const LIMIT: u64 = 64;
+    let server = ServerProcess::start(&[]);
+    let before = server.limit(Resource::Nofile, LIMIT);
+    let mut inside: Vec<_> = (0..30).map(|_| Raw::open(server.address, "/echo")).collect();
+    let mut crowd = crowd(server.address, 80);
+    wait_for_trouble(&server);
+    let full = server.descriptors();
+    assert!(full < inside.len() + crowd.len(), "the descriptors have not run out: {full}");
+    assert_calm("descriptors", &server, &mut inside);
+
+    // Some leave, and as many get in: the first of the crowd are in already, the next are the first to wait.
+    inside.truncate(10);
+    let waiting = crowd.split_off(40);
+    let mut first = crowd;
+    for client in &mut first {
+        assert_eq!(status(&client.head()), 101);
+    }
+    wait_until("the places are taken", || server.descriptors() == full);
+    assert_calm("descriptors again", &server, &mut first);
+    server.limit(Resource::Nofile, before);
+    for mut client in waiting {
+        assert_eq!(status(&client.head()), 101);
+        client.send_text("at last");
+        assert_eq!(client.text_frame(), "at last");
+    }
+    assert_calm("nothing", &server, &mut inside);
+}
+
+/// A user and group without the right to exceed limits, whom nobody else is, and the superuser can become.
+fn somebody() -> u32 {
+    2_000_000 + std::process::id()
+}
+
+#[test]
+fn without_threads_clients_are_served_and_accepting_goes_on_when_there_are_some() {
+    const LIMIT: u64 = 40;
+    let become_somebody = |command: &mut Command| {
+        command.uid(somebody()).gid(somebody());
+    };
+    let mut attempt = Command::new("/bin/true");
+    become_somebody(&mut attempt);
+    if !getuid().is_root() || !attempt.status().is_ok_and(|status| status.success()) {
+        println!(
+            "skipped: the limit counts all threads of a user, and only the superuser can be somebody else"
+        );
+        return;
+    }
+    let server = ServerProcess::start_as(&[], |command| {
+        become_somebody(command);
+        // The superuser is not limited, so that this limits the server alone.
+        let mut limit = getrlimit(Resource::Nproc);
+        limit.current = Some(LIMIT);
+        setrlimit(Resource::Nproc, limit).unwrap();
+    });
+    let idle = server.threads();
+    let mut inside: Vec<_> =
+        (idle..LIMIT as usize).map(|_| Raw::open(server.address, "/echo")).collect();
+    // Without a thread a client is refused at once, and the others notice nothing.
+    for _ in 0..20 {
+        let turned_away = Raw::connect(server.address);
+        let _ = (&turned_away.stream).write_all(get("/hello").as_bytes());
+        let mut answer = [0; 13];
+        match (&turned_away.stream).read_exact(&mut answer) {
+            Ok(()) => assert_eq!(&answer, b"HTTP/1.1 503 "),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+        }
+    }
+    wait_for_trouble(&server);
+    assert_calm("threads", &server, &mut inside);
+
+    inside.truncate(20);
+    wait_until("there are threads again", || server.threads() == idle + 20);
+    inside.extend((0..10).map(|_| Raw::open(server.address, "/echo")));
+    assert_calm("nothing", &server, &mut inside);
+}

@@ -1,0 +1,219 @@
+//! What connections cost, seen from outside: the server is a process of its own.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+#[path = "hostile/process.rs"]
+mod process;
+
+use std::io::{ErrorKind, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Raw, client_frame, wait_until};
+use process::{Cost, ServerProcess};
+use rustix::net::sockopt::set_socket_linger;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// What the allocator may keep or waste, whatever the server does with it.
+const SLACK: usize = 4 * MIB;
+
+/// Opens `count` WebSockets, and exchanges a message on each, so that it has all that it needs.
+fn open(server: SocketAddr, count: usize) -> Vec<Raw> {
+    let mut clients: Vec<_> = (0..count).map(|_| Raw::open(server, "/echo")).collect();
+    for client in &mut clients {
+        client.send_text("hello");
+    }
+    for client in &mut clients {
+        assert_eq!(client.text_frame(), "hello");
+    }
+    clients
+}
+
+fn kib_each(memory: usize, count: usize) -> f64 {
+    memory as f64 / KIB as f64 / count as f64
+}
+
+#[test]
+fn an_idle_connection_costs_a_few_pages() {
+    const COUNT: usize = 1000;
+    /// A stack's used pages, the read buffer, the request; with an unoptimized build's larger frames.
+    const BOUND: usize = 64 * KIB;
+    let server = ServerProcess::start(&[]);
+    // The first connections pay for what all share.
+    drop(open(server.address, 10));
+    wait_until("the first connections are gone", || server.threads() <= 3);
+    let before = server.cost();
+    let clients = open(server.address, COUNT);
+    let after = server.cost();
+    let each = (after.memory - before.memory) / COUNT;
+    println!(
+        "idle: {:.1} KiB each, {} threads and {} descriptors for {COUNT} connections",
+        kib_each(after.memory - before.memory, COUNT),
+        after.threads - before.threads,
+        after.descriptors - before.descriptors,
+    );
+    assert!(each < BOUND, "an idle connection takes {each} bytes; {before:?}, then {after:?}");
+    assert_eq!(after.threads - before.threads, COUNT, "an idle connection is one thread");
+    assert_eq!(after.descriptors - before.descriptors, COUNT, "and one descriptor");
+    drop(clients);
+}
+
+#[test]
+fn an_announced_length_costs_nothing_until_its_bytes_come() {
+    const COUNT: usize = 1000;
+    /// The allocator touches the pages at both ends of what is reserved.
+    const BOUND: usize = 16 * KIB;
+    let mut server = ServerProcess::start(&["max_message_size=16777216"]);
+    let mut clients = open(server.address, COUNT);
+    let before = server.memory();
+    let head = client_frame(0x82, &vec![0; 10 * MIB])[..14].to_vec();
+    for client in &mut clients {
+        // A ping before the header in the same write: its pong says that the header has been read too.
+        client.send(&[client_frame(0x89, b"now"), head.clone()].concat());
+    }
+    for client in &mut clients {
+        assert_eq!(client.frame().payload, b"now");
+    }
+    let ((), highest) = server.watched(|_| thread::sleep(Duration::from_millis(300)));
+    let took = highest.saturating_sub(before);
+    println!("10 MiB announced: {:.1} KiB each", kib_each(took, COUNT));
+    assert!(
+        took < COUNT * BOUND,
+        "headers without payload took {took} bytes on {COUNT} connections"
+    );
+
+    for client in &mut clients {
+        client.send(&[1]);
+    }
+    let ((), highest) = server.watched(|_| thread::sleep(Duration::from_millis(300)));
+    let took = highest.saturating_sub(before);
+    println!("10 MiB announced, a byte sent: {:.1} KiB each", kib_each(took, COUNT));
+    assert!(took < COUNT * BOUND, "first bytes took {took} bytes on {COUNT} connections");
+}
+
+/// Gives up on clients that do not read after a second and a half.
+const IMPATIENT: [&str; 2] = ["write_timeout=1500", "close_timeout=300"];
+
+/// Sends `wire` again and again on all connections, never reading, until the server has ended them all.
+fn flood(clients: &[Raw], wire: &[u8]) {
+    let patience = Duration::from_secs(40);
+    let deadline = Instant::now() + patience;
+    let mut positions = vec![Some(0); clients.len()];
+    for client in clients {
+        client.stream.set_nonblocking(true).unwrap();
+    }
+    while positions.iter().any(Option::is_some) {
+        assert!(Instant::now() < deadline, "clients that never read were served for {patience:?}");
+        let mut is_stuck = true;
+        for (client, position) in clients.iter().zip(&mut positions) {
+            let Some(offset) = *position else { continue };
+            match (&client.stream).write(&wire[offset..]) {
+                Ok(count) => {
+                    is_stuck = false;
+                    *position = Some((offset + count) % wire.len());
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => *position = None,
+            }
+        }
+        if is_stuck {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn what_is_sent_without_reading_stays_within_the_outbox_bound() {
+    const COUNT: usize = 20;
+    let floods = [
+        // 16 pongs may wait, and 32 be on their way.
+        ("pings", client_frame(0x89, &[7; 125]).repeat(400), 48 * 127),
+        ("messages of 200 bytes", client_frame(0x81, &[b'x'; 200]).repeat(300), MIB),
+        ("messages of 64 KiB", client_frame(0x82, &[7; 64 * KIB]), MIB),
+        ("messages of 1 MiB", client_frame(0x82, &vec![7; MIB]), MIB),
+    ];
+    for (what, wire, bound) in floods {
+        let mut server = ServerProcess::start(&IMPATIENT);
+        let clients = open(server.address, COUNT);
+        let before = server.memory();
+        let ((), highest) = server.watched(|_| flood(&clients, &wire));
+        let took = highest.saturating_sub(before);
+        println!("{what} without reading: {:.1} KiB each", kib_each(took, COUNT));
+        // What is in the outbox, the message that finds no room, and the next one on its way in.
+        let bound = COUNT * (bound + 2 * wire.len().min(MIB)) + SLACK;
+        assert!(took < bound, "{what}: {took} bytes for {COUNT} clients, of at most {bound}");
+    }
+}
+
+#[test]
+fn what_is_pushed_to_clients_that_never_read_stays_within_the_outbox_bound() {
+    const COUNT: usize = 20;
+    for (what, command) in [
+        ("of 10 bytes", "notify 200000 10"),
+        ("of 10 KiB", "notify 2000 10240"),
+        ("of 1 MiB", "notify 30 1048576"),
+    ] {
+        let mut server = ServerProcess::start(&IMPATIENT);
+        let clients = open(server.address, COUNT);
+        let before = server.memory();
+        let (answer, highest) = server.watched(|server| server.ask(command));
+        let took = highest.saturating_sub(before);
+        println!("pushed {what}, never read: {:.1} KiB each; {answer}", kib_each(took, COUNT));
+        assert!(!answer.ends_with("refused=0"), "{what}: there was room for all: {answer}");
+        // All clients share a message's bytes; still, one may wait for all that fits.
+        let bound = COUNT * (MIB + MIB) + SLACK;
+        assert!(took < bound, "{what}: {took} bytes for {COUNT} clients, of at most {bound}");
+        wait_until("the clients are given up", || server.threads() <= 3);
+        drop(clients);
+    }
+}
+
+#[test]
+fn ten_thousand_connections_leave_nothing_behind() {
+    const ROUND: usize = 500;
+    const ROUNDS: usize = 20;
+    /// A leak of 300 bytes on each connection is seen.
+    const TOLERANCE: usize = 3 * MIB;
+    let server = ServerProcess::start(&["close_timeout=1000"]);
+    let idle = server.cost();
+    // The allocator's pools grow in the first rounds, and are used again in the others.
+    let mut settled = idle;
+    for _ in 0..4 {
+        settled = open_and_close(&server, ROUND, idle);
+    }
+    let mut after = settled;
+    for _ in 0..ROUNDS {
+        after = open_and_close(&server, ROUND, idle);
+    }
+    let kib = [idle, settled, after].map(|cost| cost.memory / KIB);
+    println!(
+        "idle, after {} and after {} connections: {kib:?} KiB",
+        4 * ROUND,
+        (4 + ROUNDS) * ROUND
+    );
+    let grown = after.memory.saturating_sub(settled.memory);
+    assert!(grown < TOLERANCE, "{} connections left {grown} bytes behind", ROUND * ROUNDS);
+}
+
+/// Opens WebSockets and ends them, each in one of four ways; what the server costs when they are gone.
+fn open_and_close(server: &ServerProcess, count: usize, idle: Cost) -> Cost {
+    for (number, mut client) in open(server.address, count).into_iter().enumerate() {
+        match number % 4 {
+            0 => {
+                client.send_close(1000, "bye");
+                assert_eq!(client.close_frame().0, 1000);
+                client.expect_end();
+            }
+            1 => client.stream.shutdown(Shutdown::Write).unwrap(),
+            2 => set_socket_linger(&client.stream, Some(Duration::ZERO)).unwrap(),
+            _ => client.send(&client_frame(0x82, &[7; 20 * KIB])[..5 * KIB]),
+        }
+    }
+    let is_idle = |cost: Cost| (cost.threads, cost.descriptors) == (idle.threads, idle.descriptors);
+    wait_until("threads and descriptors are back at what they were", || is_idle(server.cost()));
+    server.cost()
+}
