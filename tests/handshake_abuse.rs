@@ -33,14 +33,15 @@ struct End {
 }
 
 /// Sends what `next` gives every now and then, reads whatever comes, until the server ends the stream.
-fn trickle(stream: TcpStream, began: Instant, mut next: impl FnMut() -> Vec<u8>) -> End {
+fn trickle(stream: &TcpStream, began: Instant, mut next: impl FnMut() -> Vec<u8>) -> End {
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
+    let mut stream = stream;
     stream.set_read_timeout(Some(TRICKLE)).unwrap();
     while began.elapsed() < DEADLINE {
         // The server reads no more when it has answered, so that a write may fail before the end is read.
-        let _ = (&stream).write_all(&next());
-        match (&stream).read(&mut buffer) {
+        let _ = stream.write_all(&next());
+        match stream.read(&mut buffer) {
             Ok(0) => {
                 let answer = String::from_utf8(answer).unwrap();
                 return End { after: began.elapsed(), answer };
@@ -129,7 +130,7 @@ fn a_byte_now_and_then_does_not_extend_the_deadline() {
         let (head, rest) = bytes.split_at(head_length);
         let ends = abuse(what, &server, 20, |mut stream, began| {
             stream.write_all(head.as_bytes()).unwrap();
-            trickle(stream, began, one_by_one(rest))
+            trickle(&stream, began, one_by_one(rest))
         });
         for end in &ends {
             // A line end is half of a blank line or none at all, depending on when the deadline strikes.
@@ -149,7 +150,7 @@ fn a_byte_now_and_then_on_a_kept_connection_misses_the_deadline_too() {
     let mut client = Raw::connect(server.local_addr());
     client.ask(&get("/none"));
     let request = upgrade_request("/", &format!("X-Long: {}\r\n", "x".repeat(2000)));
-    let end = trickle(client.stream, Instant::now(), one_by_one(request));
+    let end = trickle(&client.stream, Instant::now(), one_by_one(request));
     assert_eq!(status(&end.answer), 408, "{end:?}");
     assert_in_time("a second request", &end);
 }
@@ -169,7 +170,7 @@ fn silence_and_half_a_request_are_ended() {
         let server = start(server());
         let ends = abuse(what, &server, 20, |mut stream, began| {
             stream.write_all(bytes.as_bytes()).unwrap();
-            trickle(stream, began, Vec::new)
+            trickle(&stream, began, Vec::new)
         });
         for end in &ends {
             let answered = (!end.answer.is_empty()).then(|| status(&end.answer));

@@ -265,11 +265,11 @@ fn check_same_host(headers: &Headers) {
 
 /// The host in lower case and without its port; `localhost` for each name of this machine.
 fn host_name(authority: &str) -> String {
-    let end = match authority.find(']') {
-        Some(end) => end + 1,
-        None => authority.rfind(':').unwrap_or(authority.len()),
+    let name = match authority.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => name,
+        _ => authority,
     };
-    let name = authority[..end].to_ascii_lowercase();
+    let name = name.to_ascii_lowercase();
     let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
     if address.is_ok_and(|address| address.is_loopback()) || name.ends_with(".localhost") {
         return "localhost".to_owned();
