@@ -134,6 +134,8 @@ impl Acceptor {
         #[cfg(unix)]
         {
             let (woken, pipe) = io::pipe()?;
+            // Of several that wait for a shared listener all are told of a connection, and one gets it.
+            listener.set_nonblocking(true)?;
             Ok((Self { listener, woken }, AcceptWaker { _pipe: pipe }))
         }
         #[cfg(not(unix))]

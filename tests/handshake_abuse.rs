@@ -13,7 +13,7 @@ use rwf::controller::Websocket;
 use rwf::http::{Server, ServerHandle};
 use rwf::prelude::*;
 
-const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much later than promised the end may be noticed: other programs run on the same machine.
 const GRACE: Duration = Duration::from_secs(3);
 /// Between two bytes of a client that trickles.

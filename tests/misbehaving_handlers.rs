@@ -268,6 +268,23 @@ fn a_handler_may_close_itself_and_others() {
     }
 }
 
+/// Sends until nothing more finds room, in the outbox and in what the systems on both sides take.
+fn fill(session: &SessionId) {
+    let comms = Comms::websocket(session);
+    for length in [256 << 10, 1000] {
+        let message = Message::binary(vec![7; length]);
+        let mut refused = Instant::now();
+        // The systems may make more room for a while.
+        while refused.elapsed() < Duration::from_millis(300) {
+            if comms.send(&message).is_ok() {
+                refused = Instant::now();
+            } else {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
+
 #[test]
 fn a_handler_that_notifies_in_a_loop_reaches_all_who_read_and_waits_for_none() {
     const COUNT: usize = 400;
@@ -297,11 +314,7 @@ fn a_handler_that_notifies_in_a_loop_reaches_all_who_read_and_waits_for_none() {
     // Two are full before it begins.
     let full: Vec<_> = (0..2).map(|_| SessionId::guest()).collect();
     let _clients: Vec<_> = full.iter().map(|session| tab(address, *session)).collect();
-    for session in &full {
-        let message = Message::binary(vec![7; 256 << 10]);
-        while Comms::websocket(session).send(&message).is_ok() {}
-        while Comms::websocket(session).send(vec![7; 1000]).is_ok() {}
-    }
+    full.iter().for_each(fill);
     let mut readers: Vec<_> = (0..3).map(|_| Raw::open(address, "/echo")).collect();
     let mut culprit = Raw::open(address, "/");
     culprit.send_text("notify");
@@ -313,7 +326,8 @@ fn a_handler_that_notifies_in_a_loop_reaches_all_who_read_and_waits_for_none() {
     }
     let (reached, longest) = results.recv_timeout(DEADLINE).unwrap();
     println!("the longest of {COUNT} sends to five clients, two of them full: {longest:.1?}");
-    assert_eq!(reached, vec![Ok(3); COUNT], "it says how many took it");
+    let wrong: Vec<_> = reached.iter().filter(|reached| **reached != Ok(3)).collect();
+    assert!(wrong.is_empty(), "three took it, and it says: {wrong:?}");
     assert!(longest < AT_ONCE, "a send took {longest:?}");
     for session in &full {
         assert!(Comms::websocket(session).is_connected(), "refusing closes nobody");

@@ -7,9 +7,10 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::io::{self, ErrorKind, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -208,6 +209,33 @@ fn a_client_that_connects_while_the_server_stops_gets_an_answer_or_an_end() {
         fates_of_round.into_iter().for_each(|fate| *fates.entry(fate).or_default() += 1);
     }
     println!("{rounds} rounds in {:.1?}: {fates:?}", began.elapsed());
+}
+
+#[test]
+fn servers_that_share_a_listener_all_stop() {
+    const ROUNDS: usize = 1000;
+    const SERVERS: usize = 4;
+    for round in 0..ROUNDS {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let share = || {
+            let server = Server::new(vec![route!("/" => Echo)]);
+            server.listener(listener.try_clone().unwrap()).spawn().unwrap()
+        };
+        let servers: Vec<_> = (0..SERVERS).map(|_| share()).collect();
+        drop(listener);
+        // All of them are woken by a client that one of them gets.
+        drop(TcpStream::connect(address).unwrap());
+        let (sender, reports) = channel();
+        for server in servers {
+            let sender = sender.clone();
+            thread::spawn(move || sender.send(server.shutdown().unwrap()));
+        }
+        for number in 0..SERVERS {
+            let report = reports.recv_timeout(DEADLINE);
+            assert!(report.is_ok(), "round {round}: only {number} of {SERVERS} servers stopped");
+        }
+    }
 }
 
 #[test]

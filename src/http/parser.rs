@@ -546,6 +546,7 @@ mod tests {
         assert_eq!(post("Transfer-Encoding: chunked\r\n", "1\nab\r\n"), 400, "bare LF in chunk");
         assert_eq!(post("Transfer-Encoding: chunked\r\n", "1\r\nabc"), 400);
         assert_eq!(post("Transfer-Encoding: chunked\r\n", "-1\r\n"), 400);
+        assert_eq!(post("Transfer-Encoding: chunked\r\n", "\r\n"), 400, "no size");
         assert_eq!(post("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n"), 400);
         assert_eq!(rejected(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
     }

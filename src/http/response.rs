@@ -128,7 +128,7 @@ impl Response {
         if cookie.is_valid() {
             self.headers.append("Set-Cookie", cookie.to_string());
         } else {
-            self.invalid.get_or_insert_with(|| format!("the cookie {cookie}"));
+            self.invalid.get_or_insert_with(|| format!("the cookie {:?}", cookie.to_string()));
         }
         self
     }

@@ -71,12 +71,10 @@ impl Connections {
             let admitted = match acceptor.accept() {
                 Ok(_) if self.context.is_stopping() => return,
                 Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) if is_of_the_connection(&error) => continue,
                 Err(error) => Err(error),
             };
             let Err(error) = admitted else { continue };
-            if self.context.is_stopping() || is_of_the_connection(&error) {
-                continue;
-            }
             if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
                 logged = Some(Instant::now());
                 log::error!("cannot take a connection, trying on: {error}");
@@ -254,10 +252,11 @@ impl Drop for EndGuard {
     }
 }
 
-/// Whether accepting failed because of the one connection that was to be accepted, or because it was woken.
+/// Whether accepting failed because of the one connection that was to be accepted, because it was woken, or because
+/// another server, which shares the listener, was faster.
 fn is_of_the_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock)
 }
 
 fn refuse(socket: &Socket, peer: SocketAddr) {

@@ -249,7 +249,6 @@ impl Address {
         };
         listener
             .and_then(|listener| {
-                listener.set_nonblocking(false)?;
                 os::lengthen_backlog(&listener, backlog)?;
                 let local_addr = listener.local_addr()?;
                 Ok((listener, local_addr))

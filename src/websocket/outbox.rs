@@ -407,6 +407,10 @@ impl Outbox {
             self.socket.finish_writing();
             self.changed.notify_all();
         } else {
+            if state.messages.capacity() > MAX_BATCH {
+                // What a burst needed, an idle connection does not.
+                state.messages = VecDeque::new();
+            }
             state.pipe = Some(pipe);
         }
         None

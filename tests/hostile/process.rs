@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 /// Nothing that the server is told takes so long.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The server in a process of its own; dropping it ends it.
 #[derive(Debug)]
@@ -121,6 +121,13 @@ impl ServerProcess {
         let result = act(self);
         drop(running);
         (result, watching.join().unwrap())
+    }
+
+    /// The addresses that it has reserved, in bytes.
+    pub fn address_space(&self) -> usize {
+        let text = fs::read_to_string(self.proc("status")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
     }
 
     pub fn threads(&self) -> usize {
