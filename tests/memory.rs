@@ -124,7 +124,7 @@ const IMPATIENT: [&str; 2] = ["write_timeout=1500", "close_timeout=300"];
 
 /// Sends `wire` again and again on all connections, never reading, until the server has ended them all.
 fn flood(clients: &[Raw], wire: &[u8]) {
-    let patience = Duration::from_secs(40);
+    let patience = Duration::from_secs(90);
     let deadline = Instant::now() + patience;
     let mut positions = vec![Some(0); clients.len()];
     for client in clients {
