@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
-use std::thread;
 
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 
 use crate::session::{ConnectionId, SessionId};
 use crate::websocket::close::{Close, CloseCode, InvalidClose};
@@ -85,12 +85,12 @@ impl Comms {
         if outboxes.is_empty() {
             return Ok(0);
         }
-        if outboxes.len() > 1 {
-            // A handler may have to wait for its own client; the others do not wait with it.
-            let this_thread = thread::current().id();
-            outboxes.sort_by_key(|outbox| outbox.is_read_by(this_thread));
+        // A handler may have to wait for its own client; the others do not wait with it.
+        if let Some(own) = outboxes.iter().position(|outbox| outbox.is_read_by_this_thread()) {
+            let last = outboxes.len() - 1;
+            outboxes.swap(own, last);
         }
-        let frame = Frame::message(&message.into());
+        let frame = Frame::message(message.into());
         let mut taken = 0;
         let mut error = SendError::Closing;
         for outbox in outboxes {
@@ -152,8 +152,11 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Entries {
     connections: HashMap<ConnectionId, (SessionId, Arc<Outbox>)>,
-    sessions: HashMap<SessionId, Vec<ConnectionId>>,
+    sessions: HashMap<SessionId, Outboxes>,
 }
+
+/// Mostly one: a visitor with one tab costs no allocation.
+type Outboxes = SmallVec<[Arc<Outbox>; 1]>;
 
 impl Registry {
     /// The one that [`Comms`] speaks to.
@@ -170,35 +173,27 @@ impl Registry {
         outbox: Arc<Outbox>,
     ) -> Registration<'_> {
         let mut entries = self.entries.write();
-        entries.connections.insert(connection, (session, outbox));
+        entries.connections.insert(connection, (session, Arc::clone(&outbox)));
         let of_session = entries.sessions.entry(session).or_default();
-        of_session.push(connection);
+        of_session.push(outbox);
         let connections = of_session.len();
         Registration { registry: self, session, connection, connections }
     }
 
     /// The outboxes that are meant, cloned: they are used when the lock is released.
-    fn find(&self, target: &Target) -> Vec<Arc<Outbox>> {
+    fn find(&self, target: &Target) -> Outboxes {
         let entries = self.entries.read();
-        let outbox = |(_, outbox): &(SessionId, Arc<Outbox>)| Arc::clone(outbox);
         match target {
-            Target::Session(session) => entries
-                .sessions
-                .get(session)
-                .into_iter()
-                .flatten()
-                .filter_map(|connection| entries.connections.get(connection).map(outbox))
-                .collect(),
+            Target::Session(session) => entries.sessions.get(session).cloned().unwrap_or_default(),
             Target::Connection(connection) => {
-                entries.connections.get(connection).map(outbox).into_iter().collect()
+                let entry = entries.connections.get(connection);
+                entry.map(|(_, outbox)| Arc::clone(outbox)).into_iter().collect()
             }
-            Target::AllBut(excluded) => entries
-                .connections
-                .values()
-                .filter(|(session, _)| session != excluded)
-                .map(outbox)
-                .collect(),
-            Target::All => entries.connections.values().map(outbox).collect(),
+            Target::AllBut(excluded) => {
+                let others = entries.sessions.iter().filter(|(session, _)| *session != excluded);
+                others.flat_map(|(_, outboxes)| outboxes).cloned().collect()
+            }
+            Target::All => entries.sessions.values().flatten().cloned().collect(),
         }
     }
 
@@ -229,8 +224,10 @@ impl Drop for Registration<'_> {
     fn drop(&mut self) {
         let mut entries = self.registry.entries.write();
         let removed = entries.connections.remove(&self.connection);
-        if let Entry::Occupied(mut session) = entries.sessions.entry(self.session) {
-            session.get_mut().retain(|connection| *connection != self.connection);
+        if let (Some((_, outbox)), Entry::Occupied(mut session)) =
+            (&removed, entries.sessions.entry(self.session))
+        {
+            session.get_mut().retain(|other| !Arc::ptr_eq(other, outbox));
             if session.get().is_empty() {
                 session.remove();
             }

@@ -32,8 +32,9 @@ impl Socket {
     /// [`TimedOut`] when nothing came for `timeout`.
     pub(crate) fn read(&self, buffer: &mut Vec<u8>, timeout: Duration) -> io::Result<usize> {
         let micros = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX).max(1000);
-        if self.read_timeout.swap(micros, Ordering::Relaxed) != micros {
+        if self.read_timeout.load(Ordering::Relaxed) != micros {
             self.stream.set_read_timeout(Some(Duration::from_micros(micros)))?;
+            self.read_timeout.store(micros, Ordering::Relaxed);
         }
         loop {
             match os::read_spare(&self.stream, buffer) {

@@ -29,7 +29,7 @@ const FLOORS: &[&[&str]] = &[
         "websocket/decoder",
         "websocket/frame",
     ],
-    &["http/response", "watchdog", "session", "websocket/settings"],
+    &["http/response", "watchdog", "session", "websocket/batch", "websocket/settings"],
     &["settings", "websocket/handshake", "websocket/outbox"],
     &["comms", "link", "websocket/connection"],
     &["http/request"],

@@ -6,6 +6,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::socket::Socket;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::decoder::{Decoder, Event};
@@ -85,7 +87,7 @@ impl Connection {
             }
             Ok(Some(Event::Ping(payload))) => {
                 self.gather_if_more();
-                self.outbox.send_control(Frame::pong(&payload));
+                self.outbox.send_control(&Frame::pong(payload));
             }
             Ok(Some(Event::Pong)) => {}
             Ok(Some(Event::Close(close))) => self.end = Some(End::Close(close)),
@@ -124,6 +126,7 @@ impl Connection {
 
     /// The client was silent for a whole timeout.
     fn notice_silence(&mut self) {
+        self.decoder.shrink();
         if self.ping_interval.is_none() || self.outbox.is_sealed() {
             return;
         }
@@ -131,7 +134,7 @@ impl Connection {
             self.outbox.fail(format!("no answer to a ping within {:?}", self.ping_timeout));
         } else {
             self.awaits_pong = true;
-            self.outbox.send_control(Frame::ping(b""));
+            self.outbox.send_control(&Frame::ping(Bytes::new()));
         }
     }
 

@@ -15,6 +15,8 @@ use crate::websocket::message::{Message, Text};
 
 /// The longest header a client can send: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
+/// The input buffer's size to begin with: it grows with what comes at once, and most connections are quiet.
+const FIRST_INPUT: usize = 1 << 10;
 /// A long payload's buffer grows by this much, or doubles where that is more: memory follows the bytes that came.
 const GROWTH: usize = 64 * 1024;
 
@@ -25,6 +27,13 @@ pub(crate) struct Limits {
     pub(crate) max_frame_size: usize,
     pub(crate) max_fragments: usize,
     pub(crate) read_buffer_size: usize,
+}
+
+impl Limits {
+    /// A header and a control frame always fit.
+    fn largest_read(&self) -> usize {
+        self.read_buffer_size.max(MAX_HEADER + 125)
+    }
 }
 
 /// Something whole that arrived.
@@ -46,6 +55,8 @@ pub(crate) struct Decoder {
     /// What was read and not yet consumed starts at `consumed`.
     input: Vec<u8>,
     consumed: usize,
+    /// How much the next read of input takes: doubled when a read took as much, up to the setting.
+    read_size: usize,
     /// The data frame whose payload is arriving.
     frame: Option<Payload>,
     /// The message whose frames are arriving.
@@ -72,7 +83,8 @@ struct Partial {
 impl Decoder {
     /// Starts with `input`, the bytes that came in the same segment as the request.
     pub(crate) fn new(limits: Limits, input: Vec<u8>) -> Self {
-        Self { limits, input, consumed: 0, frame: None, message: None }
+        let read_size = FIRST_INPUT.min(limits.largest_read());
+        Self { limits, input, consumed: 0, read_size, frame: None, message: None }
     }
 
     /// Lets `read` append to the buffer that the next bytes belong in: that of a long payload, to save a copy, or else
@@ -83,8 +95,7 @@ impl Decoder {
     ) -> io::Result<usize> {
         match (&mut self.frame, &mut self.message) {
             (Some(frame), Some(message))
-                if frame.remaining >= self.limits.read_buffer_size
-                    && self.consumed == self.input.len() =>
+                if frame.remaining >= self.read_size && self.consumed == self.input.len() =>
             {
                 let data = &mut message.data;
                 let start = data.len();
@@ -104,14 +115,23 @@ impl Decoder {
             _ => {
                 self.input.drain(..self.consumed);
                 self.consumed = 0;
-                let wanted = self.limits.read_buffer_size.max(MAX_HEADER + 125);
-                if self.input.is_empty() && self.input.capacity() > 2 * wanted {
+                if self.input.is_empty() && self.input.capacity() > 2 * self.read_size {
                     self.input = Vec::new();
                 }
-                self.input.reserve_exact(wanted.saturating_sub(self.input.len()).max(1));
-                read(&mut self.input)
+                self.input.reserve_exact(self.read_size.saturating_sub(self.input.len()).max(1));
+                let count = read(&mut self.input)?;
+                if self.input.len() == self.input.capacity() {
+                    self.read_size = (2 * self.read_size).min(self.limits.largest_read());
+                }
+                Ok(count)
             }
         }
+    }
+
+    /// Gives back what a burst needed; called when nothing comes.
+    pub(crate) fn shrink(&mut self) {
+        self.read_size = FIRST_INPUT.min(self.limits.largest_read());
+        self.input.shrink_to(self.read_size);
     }
 
     /// The next whole thing among the bytes so far; `None` when more are needed.
@@ -284,6 +304,9 @@ impl Decoder {
         let count = available.len().min(frame.remaining);
         let arrived = &mut available[..count];
         unmask(arrived, &mut frame.mask);
+        if partial.data.capacity() == 0 && count > 0 {
+            partial.data.reserve_exact(frame.remaining.min(GROWTH));
+        }
         partial.data.extend_from_slice(arrived);
         self.consumed += count;
         frame.remaining -= count;

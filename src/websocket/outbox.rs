@@ -1,14 +1,14 @@
 //! What waits to be written to one connection, and the one way it gets there.
 //!
-//! Whoever brings a frame while nobody writes becomes the writer: it takes the [`Pipe`], the write half, out of the
+//! Whoever brings a frame while nobody writes becomes the writer: it takes the pipe, which is the write half, out of the
 //! state and writes, without blocking and without a lock held. A frame that comes meanwhile is left for it. What the
 //! client does not take at once goes, with the pipe, to a writer thread that waits; it ends when it has caught up, so a
-//! healthy connection costs none. Only replies to a burst of input wait for each other a little, to go out together: until
-//! the reader has no more input at hand, or the watchdog finds that a handler takes its time. The pipe moves, and there is one: frames cannot interleave, and their order is that
-//! of the queue.
+//! healthy connection costs none. Only replies to a burst of input wait for each other a little, to go out together:
+//! until the reader has no more input at hand, or the watchdog finds that a handler takes its time. The pipe moves, and
+//! there is one: frames cannot interleave, and their order is that of the queue.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,14 +20,13 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::deadline;
 use crate::socket::Socket;
 use crate::watchdog::{Gathers, Watchdog};
+use crate::websocket::batch::{Batch, Written};
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::frame::Frame;
 use crate::websocket::settings::{Overflow, Websocket};
 
 /// Pongs that may wait; the reader stops reading before it answers more pings.
 const MAX_CONTROL_FRAMES: usize = 16;
-/// Frames to one write. A control frame waits behind no more than these.
-const MAX_BATCH: usize = 32;
 /// Batches that a sender writes for others before the writer thread takes over.
 const MAX_BATCHES_FOR_OTHERS: usize = 16;
 /// So many bytes are gathered at most before they are written.
@@ -35,8 +34,12 @@ const MAX_GATHERED: usize = 32 << 10;
 /// The writer thread's code is all in this file, and shallow.
 const WRITER_STACK: usize = 64 << 10;
 
-/// Bytes of messages that wait, over all outboxes of the process.
+/// Bytes of messages that wait for writer threads, over all outboxes of the process.
 static QUEUED: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static THIS_THREAD: ThreadId = thread::current().id();
+}
 
 /// The outgoing half of a connection. Any thread may send; nothing blocks but a handler that floods its own client.
 #[derive(Debug)]
@@ -67,14 +70,19 @@ struct Limits {
 #[derive(Debug, Default)]
 struct State {
     /// Pings and pongs: they overtake messages, and have a limit of their own.
-    control: VecDeque<Frame>,
-    messages: VecDeque<Frame>,
+    control: Batch,
+    control_frames: usize,
+    /// Messages that wait: those of the full batches come first.
+    full: VecDeque<Batch>,
+    open: Batch,
     /// Messages accepted and not yet written whole, with those in the pipe; and their bytes.
     waiting_messages: usize,
     waiting_bytes: usize,
     sent_messages: u64,
-    /// `None` while somebody writes, and for good when the stream is finished.
-    pipe: Option<Pipe>,
+    /// The write half: the batch on its way. `None` while somebody writes, and for good when the stream is finished.
+    pipe: Option<Batch>,
+    /// Whether a writer thread has the pipe, because the client is slow: what waits then is part of [`QUEUED`].
+    has_writer: bool,
     /// Whether the reader has more input at hand, so that its replies go out together when it has not.
     is_gathering: bool,
     /// Whether the watchdog will flush what is gathered, if a handler takes its time.
@@ -87,20 +95,6 @@ struct State {
     failure: Option<String>,
     /// The newest writer thread; it may have ended.
     writer: Option<JoinHandle<()>>,
-}
-
-/// The write half: frames on their way, of which the first may be partly written.
-#[derive(Debug, Default)]
-struct Pipe {
-    batch: VecDeque<Queued>,
-    /// Bytes of the first frame that are written.
-    offset: usize,
-}
-
-#[derive(Debug)]
-struct Queued {
-    frame: Frame,
-    is_message: bool,
 }
 
 /// Why a message was not taken.
@@ -131,9 +125,9 @@ impl Outbox {
                 write_timeout: settings.write_timeout,
                 close_timeout: settings.close_timeout,
             },
-            reader: thread::current().id(),
+            reader: THIS_THREAD.with(|id| *id),
             is_sealed: AtomicBool::new(false),
-            state: Mutex::new(State { control: [opening.into()].into(), ..State::default() }),
+            state: Mutex::new(State { control: Batch::opening(opening), ..State::default() }),
             changed: Condvar::new(),
         })
     }
@@ -141,7 +135,7 @@ impl Outbox {
     /// Begins to write.
     pub(crate) fn start(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        state.pipe = Some(Pipe::default());
+        state.pipe = Some(Batch::default());
         self.write_what_waits(state);
     }
 
@@ -149,7 +143,7 @@ impl Outbox {
     /// handler: then it waits for room, up to the write timeout, which holds back a client that floods.
     pub(crate) fn send(self: &Arc<Self>, frame: &Frame) -> Result<(), Refused> {
         let mut state = self.state.lock();
-        if !self.has_room(&state, frame) && self.is_read_by(thread::current().id()) {
+        if !self.has_room(&state, frame) && self.is_read_by_this_thread() {
             if state.is_gathering {
                 self.write_what_waits(state);
                 state = self.state.lock();
@@ -166,21 +160,19 @@ impl Outbox {
             }
             return Err(Refused::Full);
         }
-        state.waiting_messages += 1;
-        state.waiting_bytes += frame.len();
-        QUEUED.fetch_add(frame.len(), Ordering::Relaxed);
-        state.messages.push_back(frame.clone());
+        state.push(frame);
         self.write_or_gather(state);
         Ok(())
     }
 
     /// Sends a ping or pong, ahead of the messages that wait. Only the reader does.
-    pub(crate) fn send_control(self: &Arc<Self>, frame: Frame) {
+    pub(crate) fn send_control(self: &Arc<Self>, frame: &Frame) {
         let mut state = self.state.lock();
-        let has_room = |state: &State| state.control.len() < MAX_CONTROL_FRAMES;
+        let has_room = |state: &State| state.control_frames < MAX_CONTROL_FRAMES;
         self.wait_for(&mut state, has_room);
         if !state.is_closing() && has_room(&state) {
-            state.control.push_back(frame);
+            state.control.push_control(frame);
+            state.control_frames += 1;
             self.write_or_gather(state);
         }
     }
@@ -229,7 +221,7 @@ impl Outbox {
         if state.failure.is_none() && !state.is_finished {
             state.failure = Some(reason);
             self.is_sealed.store(true, Ordering::Release);
-            let dropped = (mem::take(&mut state.messages), mem::take(&mut state.control));
+            let dropped = (mem::take(&mut state.full), mem::take(&mut state.open));
             self.changed.notify_all();
             drop(state);
             drop(dropped);
@@ -266,9 +258,9 @@ impl Outbox {
         done
     }
 
-    /// Whether `thread` reads this connection and runs its handlers.
-    pub(crate) fn is_read_by(&self, thread: ThreadId) -> bool {
-        thread == self.reader
+    /// Whether the calling thread reads this connection and runs its handlers.
+    pub(crate) fn is_read_by_this_thread(&self) -> bool {
+        THIS_THREAD.with(|id| *id == self.reader)
     }
 
     /// One message always fits an empty outbox.
@@ -276,8 +268,9 @@ impl Outbox {
         state.waiting_messages == 0
             || (state.waiting_messages < self.limits.messages
                 && state.waiting_bytes.saturating_add(frame.len()) <= self.limits.bytes
-                && QUEUED.load(Ordering::Relaxed).saturating_add(frame.len())
-                    <= self.limits.process_bytes)
+                && (!state.has_writer
+                    || QUEUED.load(Ordering::Relaxed).saturating_add(frame.len())
+                        <= self.limits.process_bytes))
     }
 
     /// Waits until `condition`, the end, or the write timeout.
@@ -299,8 +292,8 @@ impl Outbox {
     fn write_or_gather<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
         let may_gather = state.is_gathering
             && state.waiting_bytes < MAX_GATHERED
-            && state.control.len() < MAX_CONTROL_FRAMES
-            && self.is_read_by(thread::current().id());
+            && state.control_frames < MAX_CONTROL_FRAMES
+            && self.is_read_by_this_thread();
         if !may_gather {
             self.write_what_waits(state);
         } else if !mem::replace(&mut state.is_watched, true) {
@@ -337,7 +330,12 @@ impl Outbox {
         }
     }
 
-    fn hand_to_writer(self: &Arc<Self>, pipe: Pipe) {
+    fn hand_to_writer(self: &Arc<Self>, pipe: Batch) {
+        {
+            let mut state = self.state.lock();
+            state.has_writer = true;
+            QUEUED.fetch_add(state.waiting_bytes, Ordering::Relaxed);
+        }
         let outbox = Arc::clone(self);
         let writer = thread::Builder::new()
             .name("rwf-writer".to_owned())
@@ -351,7 +349,7 @@ impl Outbox {
 
     /// The writer thread: owns the pipe, ends when nothing waits any more or the client takes nothing for the write
     /// timeout, and is joined by the reader when the connection ends.
-    fn write_all(&self, mut pipe: Pipe) {
+    fn write_all(&self, mut pipe: Batch) {
         let timeout = self.limits.write_timeout;
         self.socket.set_stall_timeout(Some(timeout));
         loop {
@@ -376,50 +374,54 @@ impl Outbox {
     fn settle(&self, state: &mut State, written: &Written) {
         state.waiting_messages -= written.messages;
         state.waiting_bytes -= written.message_bytes;
-        QUEUED.fetch_sub(written.message_bytes, Ordering::Relaxed);
+        if state.has_writer {
+            QUEUED.fetch_sub(written.message_bytes, Ordering::Relaxed);
+        }
         state.sent_messages += written.messages as u64;
         self.changed.notify_all();
     }
 
-    /// Fills `pipe` with what waits; without anything it lays the pipe down, or ends the stream when that was all.
-    fn load(&self, mut pipe: Pipe, mut state: MutexGuard<'_, State>) -> Option<Pipe> {
+    /// Fills `pipe` with what is next; without anything it lays the pipe down, or ends the stream when that was all.
+    fn load(&self, mut pipe: Batch, mut state: MutexGuard<'_, State>) -> Option<Batch> {
         if state.failure.is_some() {
             return None;
         }
-        while pipe.batch.len() < MAX_BATCH {
-            let queued = if let Some(frame) = state.control.pop_front() {
-                Queued { frame, is_message: false }
-            } else if let Some(frame) = state.messages.pop_front() {
-                Queued { frame, is_message: true }
-            } else if let Some(frame) = state.last.take() {
-                Queued { frame, is_message: false }
-            } else {
-                break;
-            };
-            pipe.batch.push_back(queued);
-        }
-        if !pipe.batch.is_empty() {
+        if !pipe.is_written() {
             return Some(pipe);
         }
-        if state.sealed.is_some() {
+        pipe.clear();
+        if !state.control.is_empty() {
+            mem::swap(&mut pipe, &mut state.control);
+            state.control_frames = 0;
+        } else if let Some(batch) = state.full.pop_front() {
+            pipe = batch;
+        } else if !state.open.is_empty() {
+            mem::swap(&mut pipe, &mut state.open);
+        } else if let Some(frame) = state.last.take() {
+            pipe.push_control(&frame);
+        } else if state.sealed.is_some() {
             state.is_finished = true;
             drop(state);
             self.socket.finish_writing();
             self.changed.notify_all();
+            return None;
         } else {
-            if state.messages.capacity() > MAX_BATCH {
-                // What a burst needed, an idle connection does not.
-                state.messages = VecDeque::new();
-            }
+            state.has_writer = false;
+            // What a burst needed, an idle connection does not.
+            state.full = VecDeque::new();
             state.pipe = Some(pipe);
+            return None;
         }
-        None
+        Some(pipe)
     }
 }
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        QUEUED.fetch_sub(self.state.get_mut().waiting_bytes, Ordering::Relaxed);
+        let state = self.state.get_mut();
+        if state.has_writer {
+            QUEUED.fetch_sub(state.waiting_bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -445,64 +447,29 @@ impl State {
     fn is_closing(&self) -> bool {
         self.sealed.is_some() || self.failure.is_some()
     }
-}
 
-#[derive(Debug, Default)]
-struct Written {
-    messages: usize,
-    message_bytes: usize,
-}
-
-impl Pipe {
-    /// One write of the whole batch; what it got rid of.
-    fn write(
-        &mut self,
-        send: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> io::Result<Written> {
-        let mut slices = [IoSlice::new(&[]); 2 * MAX_BATCH];
-        let mut count = 0;
-        let mut skip = self.offset;
-        for part in self.batch.iter().take(MAX_BATCH).flat_map(|queued| queued.frame.parts()) {
-            let skipped = skip.min(part.len());
-            skip -= skipped;
-            if skipped < part.len() {
-                slices[count] = IoSlice::new(&part[skipped..]);
-                count += 1;
-            }
+    fn push(&mut self, frame: &Frame) {
+        self.waiting_messages += 1;
+        self.waiting_bytes += frame.len();
+        if self.has_writer {
+            QUEUED.fetch_add(frame.len(), Ordering::Relaxed);
         }
-        let sent = send(&slices[..count])?;
-        Ok(self.advance(sent))
-    }
-
-    fn advance(&mut self, sent: usize) -> Written {
-        let mut written = Written::default();
-        let mut reached = self.offset + sent;
-        while let Some(first) = self.batch.front() {
-            let length = first.frame.len();
-            if reached < length {
-                break;
-            }
-            reached -= length;
-            if first.is_message {
-                written.messages += 1;
-                written.message_bytes += length;
-            }
-            self.batch.pop_front();
+        if self.open.is_full() {
+            self.full.push_back(mem::take(&mut self.open));
         }
-        self.offset = reached;
-        written
+        self.open.push_message(frame);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::websocket::message::Message;
+    use bytes::Bytes;
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
 
     fn text(text: &str) -> Frame {
-        Frame::message(&Message::from(text))
+        Frame::message(text.into())
     }
 
     fn outbox(settings: &Websocket) -> (Arc<Outbox>, TcpStream) {
@@ -524,7 +491,7 @@ mod tests {
     fn nothing_precedes_the_opening_and_nothing_follows_the_close() {
         let (outbox, peer) = outbox(&Websocket::new());
         outbox.send(&text("early")).unwrap();
-        outbox.send_control(Frame::ping(b"!"));
+        outbox.send_control(&Frame::ping(Bytes::from_static(b"!")));
         outbox.start();
         outbox.send(&text("late")).unwrap();
         assert!(outbox.seal(Close::new(CloseCode::Normal, "")));
@@ -572,32 +539,5 @@ mod tests {
         assert_eq!(outbox.send(&text("too late")), Err(Refused::Closing));
         let done = outbox.wait_until_done();
         assert_eq!((done.failure.as_deref(), done.unsent), (Some("the cable was cut"), 1));
-    }
-
-    #[test]
-    fn writes_that_stop_anywhere_lose_and_repeat_nothing() {
-        let frames: Vec<_> = ["one", "", &"long".repeat(2000), "four"].map(text).into();
-        let wire: Vec<u8> = frames.iter().flat_map(|frame| frame.parts().concat()).collect();
-        for step in [1, 2, 3, 7, 4096, usize::MAX] {
-            let mut pipe = Pipe::default();
-            pipe.batch.extend(
-                frames.iter().map(|frame| Queued { frame: frame.clone(), is_message: true }),
-            );
-            let (mut sent, mut messages, mut bytes) = (Vec::new(), 0, 0);
-            while !pipe.batch.is_empty() {
-                let written = pipe
-                    .write(|slices| {
-                        let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
-                        let count = step.min(all.len());
-                        sent.extend_from_slice(&all[..count]);
-                        Ok(count)
-                    })
-                    .unwrap();
-                messages += written.messages;
-                bytes += written.message_bytes;
-            }
-            assert!(sent == wire, "writes of {step} bytes");
-            assert_eq!((messages, bytes), (frames.len(), wire.len()));
-        }
     }
 }

@@ -4,6 +4,7 @@ use std::iter;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use bytes::Bytes;
 use data_encoding::BASE64;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -386,16 +387,16 @@ fn check_event(event: &Event, limits: decoder::Limits) -> usize {
 
 fn frame(event: &Event) -> Frame {
     match event {
-        Event::Message(message) => Frame::message(message),
-        Event::Ping(payload) => Frame::ping(payload),
-        Event::Pong => Frame::pong(b""),
+        Event::Message(message) => Frame::message(message.clone()),
+        Event::Ping(payload) => Frame::ping(payload.clone()),
+        Event::Pong => Frame::pong(Bytes::new()),
         Event::Close(close) => Frame::close(close),
     }
 }
 
 /// A frame as a client sends it.
 fn masked(frame: &Frame) -> Vec<u8> {
-    let wire = frame.parts().concat();
+    let wire = [frame.header(), frame.payload()].concat();
     let mask = [0x11, 0x22, 0x93, 0xf4];
     let head = match wire[1] {
         126 => 4,
@@ -676,7 +677,7 @@ mod tests {
 
     /// A masked frame with this first byte.
     fn part(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mut wire = masked(&Frame::message(&Message::from(payload)));
+        let mut wire = masked(&Frame::message(Message::from(payload)));
         wire[0] = first;
         wire
     }
