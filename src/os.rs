@@ -20,7 +20,7 @@ pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result
             [one] => send(stream, one, flags),
             many => sendmsg(stream, many, &mut SendAncillaryBuffer::default(), flags),
         };
-        Ok(sent?)
+        sent.map_err(given_up)
     }
     #[cfg(not(unix))]
     {
@@ -65,6 +65,7 @@ pub(crate) fn send_within(
 }
 
 /// Has the kernel give the connection up when the peer acknowledges nothing for `timeout`; `None` for its own patience.
+/// Reads and writes then fail with [`io::ErrorKind::ConnectionAborted`].
 ///
 /// A kernel that a client takes nothing from still takes a little from us now and then, as it enlarges its buffer, so
 /// writes that succeed are no proof of a client that reads.
@@ -81,14 +82,25 @@ pub(crate) fn set_stall_timeout(stream: &TcpStream, timeout: Option<Duration>) {
     let _ = (stream, timeout);
 }
 
+/// That the kernel gave the peer up is no timeout of ours, which would be tried again.
+#[cfg(unix)]
+fn given_up(error: rustix::io::Errno) -> io::Error {
+    match error {
+        rustix::io::Errno::TIMEDOUT => {
+            io::Error::new(io::ErrorKind::ConnectionAborted, "the peer acknowledges nothing")
+        }
+        error => error.into(),
+    }
+}
+
 /// Appends one read to `buffer`, at most its spare capacity, without zeroing it first. `Ok(0)` is the end.
 pub(crate) fn read_spare(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
     debug_assert!(buffer.capacity() > buffer.len(), "a read needs room");
     #[cfg(unix)]
     {
         use rustix::net::{RecvFlags, recv};
-        let (_, read) = recv(stream, rustix::buffer::spare_capacity(buffer), RecvFlags::empty())?;
-        Ok(read)
+        let spare = rustix::buffer::spare_capacity(buffer);
+        recv(stream, spare, RecvFlags::empty()).map(|(_, read)| read).map_err(given_up)
     }
     #[cfg(not(unix))]
     {

@@ -112,8 +112,9 @@ impl Socket {
 
     /// Ends both directions, waking whoever waits on them.
     pub(crate) fn cut(&self) {
-        self.was_cut.store(true, Ordering::SeqCst);
-        let _ = self.stream.shutdown(Shutdown::Both);
+        if !self.was_cut.swap(true, Ordering::SeqCst) {
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
     }
 
     /// Whether [`cut`](Self::cut) was called.

@@ -265,6 +265,8 @@ fn a_handler_that_panics_or_fails_closes_its_own_connection_alone() {
         let (routes, calls) = witness();
         let server = serve(routes);
         let mut other = Raw::open(server.local_addr(), "/");
+        other.send_text("here");
+        assert_eq!(other.text_frame(), "here");
         let mut client = Raw::open(server.local_addr(), "/");
         client.send_text("before");
         assert_eq!(client.text_frame(), "before");

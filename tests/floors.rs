@@ -35,7 +35,7 @@ const FLOORS: &[&[&str]] = &[
     &["http/request"],
     &["controller/http"],
     &["controller/websocket", "router"],
-    &["http/serve"],
+    &["http/serve", "server/pool"],
     &["server/acceptor"],
     &["server/handle"],
     &["server/builder"],

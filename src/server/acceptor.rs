@@ -5,7 +5,6 @@ use std::collections::{HashMap, hash_map};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -15,6 +14,7 @@ use crate::http::serve::serve;
 use crate::link::{Context, Link};
 use crate::os::Acceptor;
 use crate::router::Router;
+use crate::server::pool::Pool;
 use crate::session::ConnectionId;
 use crate::socket::Socket;
 
@@ -32,6 +32,7 @@ const RETRY_AFTER: &str = "5";
 pub(crate) struct Connections {
     pub(crate) context: Arc<Context>,
     router: Router,
+    pool: Arc<Pool>,
     open: Mutex<Open>,
     /// Signalled when a connection ends.
     ended: Condvar,
@@ -47,9 +48,7 @@ struct Open {
 #[derive(Debug)]
 struct Entry {
     link: Arc<Link>,
-    /// `None` until the thread runs.
-    thread: Option<JoinHandle<()>>,
-    /// Kept after its end while the server stops, so that its thread can be joined.
+    /// Kept after its end while the server stops, for the report.
     has_ended: bool,
 }
 
@@ -60,7 +59,8 @@ thread_local! {
 
 impl Connections {
     pub(crate) fn new(context: Arc<Context>, router: Router) -> Arc<Self> {
-        Arc::new(Self { context, router, open: Mutex::default(), ended: Condvar::new() })
+        let pool = Pool::new(context.settings.stack_size, context.settings.spare_threads);
+        Arc::new(Self { context, router, pool, open: Mutex::default(), ended: Condvar::new() })
     }
 
     /// The accept thread: ends when the server stops, and closes the listener.
@@ -98,23 +98,16 @@ impl Connections {
         let link = Arc::new(Link::new(socket, peer, Arc::clone(&self.context)));
         let socket = Arc::clone(&link.socket);
         let id = link.id;
-        let entry = Entry { link: Arc::clone(&link), thread: None, has_ended: false };
+        let entry = Entry { link: Arc::clone(&link), has_ended: false };
         self.open.lock().add(id, entry);
         let guard = EndGuard { connections: Arc::clone(self), id };
-        let thread = thread::Builder::new()
-            .name(format!("rwf-{id}"))
-            .stack_size(settings.stack_size)
-            .spawn(move || {
-                SERVED_BY.set(Arc::as_ptr(&guard.connections).addr());
-                serve(&link, &guard.connections.router);
-                // A controller may have kept the request, and with it the socket.
-                link.socket.cut();
-            })
-            .inspect_err(|_| refuse(&socket, peer))?;
-        if let Some(entry) = self.open.lock().entries.get_mut(&id) {
-            entry.thread = Some(thread);
-        }
-        Ok(())
+        let run = move || {
+            SERVED_BY.set(Arc::as_ptr(&guard.connections).addr());
+            serve(&link, &guard.connections.router);
+            // A controller may have kept the request, and with it the socket.
+            link.socket.cut();
+        };
+        self.pool.run(run).inspect_err(|_| refuse(&socket, peer))
     }
 
     /// Whether there are as many connections as there may be, in all or of this address.
@@ -186,18 +179,15 @@ impl Connections {
         true
     }
 
-    /// Joins the threads that have ended since the server began to stop: how many connections ended in good order, how
-    /// many were cut, and how many handlers still run.
+    /// Joins the threads, but for those whose handlers still run: how many connections ended in good order since the
+    /// server began to stop, how many were cut, and how many handlers still run.
     pub(crate) fn join_all(&self) -> (usize, usize, usize) {
         let entries = std::mem::take(&mut self.open.lock().entries);
         let (ended, running): (Vec<_>, Vec<_>) =
             entries.into_values().partition(|entry| entry.has_ended);
         let cut = ended.iter().filter(|entry| entry.link.was_lost()).count();
-        let closed = ended.len() - cut;
-        for thread in ended.into_iter().filter_map(|entry| entry.thread) {
-            let _ = thread.join();
-        }
-        (closed, cut + running.len(), running.len())
+        self.pool.stop(running.len());
+        (ended.len() - cut, cut + running.len(), running.len())
     }
 }
 

@@ -3,3 +3,4 @@
 pub(crate) mod acceptor;
 pub(crate) mod builder;
 pub(crate) mod handle;
+pub(crate) mod pool;

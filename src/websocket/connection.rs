@@ -111,16 +111,25 @@ impl Connection {
         if mem::take(&mut self.gathers) {
             self.outbox.flush();
         }
-        let timeout = match self.ping_interval {
-            None => NO_TIMEOUT,
-            Some(_) if self.awaits_pong => self.ping_timeout,
-            Some(interval) => interval,
-        };
+        let timeout = self.read_timeout();
         match self.decoder.fill(|buffer| self.socket.read(buffer, timeout)) {
             Ok(0) => self.end = Some(End::Stream("the client left without a close frame".into())),
             Ok(_) => self.awaits_pong = false,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => self.notice_silence(),
-            Err(error) => self.end = Some(End::Stream(format!("cannot read: {error}"))),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::ConnectionAborted {
+                    self.outbox.fail_stalled();
+                }
+                self.end = Some(End::Stream(format!("cannot read: {error}")));
+            }
+        }
+    }
+
+    fn read_timeout(&self) -> Duration {
+        match self.ping_interval {
+            None => NO_TIMEOUT,
+            Some(_) if self.awaits_pong => self.ping_timeout,
+            Some(interval) => interval,
         }
     }
 
@@ -181,7 +190,7 @@ impl Connection {
         let mut discarded = Vec::with_capacity(4096);
         loop {
             discarded.clear();
-            match self.socket.read(&mut discarded, NO_TIMEOUT) {
+            match self.socket.read(&mut discarded, self.read_timeout()) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}

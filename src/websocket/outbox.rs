@@ -8,7 +8,7 @@
 //! there is one: frames cannot interleave, and their order is that of the queue.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::ErrorKind::{ConnectionAborted, TimedOut, WouldBlock};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -229,6 +229,11 @@ impl Outbox {
         }
     }
 
+    /// The kernel gave up a client that takes nothing, which the reader may be told instead of the writer thread.
+    pub(crate) fn fail_stalled(&self) {
+        self.fail(format!("the client took nothing for {:?}", self.limits.write_timeout));
+    }
+
     /// Whether the connection is being closed, or was given up.
     pub(crate) fn is_sealed(&self) -> bool {
         self.is_sealed.load(Ordering::Acquire)
@@ -312,7 +317,7 @@ impl Outbox {
         while let Some(mut loaded) = self.load(pipe, state) {
             batches += 1;
             let written = if batches > MAX_BATCHES_FOR_OTHERS {
-                Err(io::ErrorKind::WouldBlock.into())
+                Err(WouldBlock.into())
             } else {
                 loaded.write(|slices| self.socket.write_now(slices))
             };
@@ -322,7 +327,7 @@ impl Outbox {
                     self.settle(&mut state, &written);
                     pipe = loaded;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(error) if error.kind() == WouldBlock => {
                     return self.hand_to_writer(loaded);
                 }
                 Err(error) => return self.fail(format!("cannot write: {error}")),
@@ -351,13 +356,14 @@ impl Outbox {
     /// timeout, and is joined by the reader when the connection ends.
     fn write_all(&self, mut pipe: Batch) {
         let timeout = self.limits.write_timeout;
-        self.socket.set_stall_timeout(Some(timeout));
+        // Longer than the timeout of a write, which mostly finds it first.
+        self.socket.set_stall_timeout(Some(timeout + timeout / 4));
         loop {
             let written = pipe.write(|slices| self.socket.write_within(slices, timeout));
             let written = match written {
                 Ok(written) => written,
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return self.fail(format!("the client took nothing for {timeout:?}"));
+                Err(error) if matches!(error.kind(), TimedOut | ConnectionAborted) => {
+                    return self.fail_stalled();
                 }
                 Err(error) => return self.fail(format!("cannot write: {error}")),
             };
