@@ -1,4 +1,4 @@
-# What the two runs against the echo server share: where things go, a venv, the server. Sourced by their `run`.
+# What the runs share in which programs of other projects meet a server: where things go, a venv, the server.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -32,17 +32,19 @@ make_venv() {
         || fail "cannot install $*"
 }
 
+# start_server EXAMPLE
+#
 # Builds and starts the server, and sets `address`. The server ends with the script, because its input does.
 start_server() {
-    (cd "$root" && timeout 900 cargo build --release --example conformance-echo) \
-        || fail "cannot build the echo server"
-    coproc SERVER { exec "$target/release/examples/conformance-echo" 0; }
-    read -r -t 10 address <&"${SERVER[0]}" || fail "the echo server does not start"
+    local example=$1
+    (cd "$root" && timeout 900 cargo build --release --example "$example") || fail "cannot build $example"
+    coproc SERVER { exec "$target/release/examples/$example" 0; }
+    read -r -t 10 address <&"${SERVER[0]}" || fail "$example does not start"
 }
 
 # A panic that took the whole server along would otherwise look like a client's failure.
 check_server() {
     if [[ -z ${SERVER_PID:-} ]] || ! kill -0 "$SERVER_PID" 2>/dev/null; then
-        fail "the echo server has ended by itself"
+        fail "the server has ended by itself"
     fi
 }
