@@ -80,7 +80,7 @@
 //! websocket/   outbox                              the only writer
 //! http/        parser, response · websocket/ decoder, frame, settings · session, settings
 //!              socket, watchdog · http/ cookie, peer       bytes in and out; the clock; whom to believe
-//! (ground)     deadline, error, executor, os, signals · http/ headers, path … · websocket/ message, close
+//! (ground)     deadline, error, executor, os, signals · http/ headers, host, path … · websocket/ message, close
 //! ```
 
 mod deadline;

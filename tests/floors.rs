@@ -12,6 +12,7 @@ const FLOORS: &[&[&str]] = &[
         "error",
         "executor",
         "http/headers",
+        "http/host",
         "http/method",
         "http/path",
         "http/status",

@@ -521,7 +521,7 @@ const REFUSED: &[(&str, &str, u16)] = &[
     (
         "a coding before chunked",
         "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        400,
+        501,
     ),
     (
         "chunked twice",
@@ -1288,6 +1288,21 @@ fn a_loopback_server_refuses_other_peoples_names() {
     for host in ["evil.example", "localhost.evil.example", "chat.example.evil", "192.168.1.1"] {
         assert_eq!(ask(&server, host), 403, "{host}");
     }
+    for host in [
+        "a].localhost",
+        "[::1",
+        "localhost:port",
+        "localhost:99999",
+        "a b.localhost",
+        "user@localhost",
+        ".localhost",
+        "a..localhost",
+        "[127.0.0.1]",
+        ":8000",
+    ] {
+        assert_eq!(ask(&server, host), 400, "{host}: it is nobody's name");
+    }
+    assert_eq!(ask(&server, ""), 403, "an empty host is no fault, and not ours");
     let absolute = "GET http://evil.example/seen HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(status(&connect(&server).ask(absolute).0), 403, "the target's host counts");
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod cookie;
 pub(crate) mod headers;
+pub(crate) mod host;
 pub(crate) mod method;
 pub(crate) mod parser;
 pub(crate) mod path;

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::http::headers::Headers;
+use crate::http::host::split_authority;
 use crate::http::method::Method;
 use crate::http::status::Status;
 
@@ -138,21 +139,18 @@ impl Parser {
         let blank = self.buffer.chunks_exact(2).take_while(|pair| pair == b"\r\n").count() * 2;
         self.buffer.drain(..blank);
         self.scanned = self.scanned.saturating_sub(blank);
-        let new = &self.buffer[self.scanned..];
-        // A head that trickles in is parsed line by line, not byte by byte; its first bytes show other protocols.
-        let is_worth_a_look = self.scanned == 0 || new.contains(&b'\n');
-        self.scanned = self.buffer.len();
-        let parsed = if is_worth_a_look {
-            parse_head(
-                &self.buffer[..self.buffer.len().min(self.limits.max_head_size)],
-                self.limits,
-            )?
-        } else {
-            None
+        check_first_byte(&self.buffer)?;
+        let limit = self.limits.max_head_size;
+        let head = &self.buffer[..self.buffer.len().min(limit)];
+        // A head that trickles in is parsed line by line, not byte by byte.
+        let last_line_end = head[self.scanned..].iter().rposition(|byte| *byte == b'\n');
+        let parsed = match last_line_end {
+            Some(last) => parse_head(&head[..=self.scanned + last], self.limits)?,
+            None => None,
         };
+        self.scanned = head.len();
         let Some((request, length)) = parsed else {
-            return if self.buffer.len() >= self.limits.max_head_size {
-                let limit = self.limits.max_head_size;
+            return if head.len() == limit {
                 Err(too_large_head(format!("the head is longer than {limit} bytes")))
             } else {
                 Ok(false)
@@ -247,8 +245,31 @@ fn take(buffer: &mut Vec<u8>, remaining: &mut usize, body: &mut Vec<u8>) {
     *remaining -= count;
 }
 
+/// Other protocols begin with a byte that no method has, and may never send the end of a line.
+fn check_first_byte(buffer: &[u8]) -> Result<(), Rejection> {
+    match buffer {
+        // It may be the first half of an empty line.
+        [] | [b'\r'] | [b'!'..=b'~', ..] => Ok(()),
+        [first, ..] => Err(bad(format!("no request begins with the byte {first:#04x}"))),
+    }
+}
+
 /// The request line and the headers, and their length, once the empty line behind them is there.
-fn parse_head(bytes: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, Rejection> {
+///
+/// Of several faults, that of the first line is told, as if each line had come alone: so that the answer does not
+/// depend on where the reads end.
+fn parse_head(lines: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, Rejection> {
+    parse_lines(lines, limits).or_else(|fault| {
+        let mut end = 0;
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            end += line.len();
+            parse_lines(&lines[..end], limits)?;
+        }
+        Err(fault)
+    })
+}
+
+fn parse_lines(bytes: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, Rejection> {
     let mut fields = vec![httparse::EMPTY_HEADER; limits.max_headers];
     let mut head = httparse::Request::new(&mut fields);
     let length = match head.parse(bytes) {
@@ -336,7 +357,7 @@ fn split_target(target: &str) -> Result<(&str, &str, Option<&str>), Rejection> {
         {
             let end = absolute.find(['/', '?']).unwrap_or(absolute.len());
             let (authority, rest) = absolute.split_at(end);
-            if authority.is_empty() || !is_authority(authority) {
+            if split_authority(authority).is_none() {
                 return Err(bad("the request's target names no host"));
             }
             (Some(authority), rest)
@@ -353,21 +374,15 @@ fn split_target(target: &str) -> Result<(&str, &str, Option<&str>), Rejection> {
     }
 }
 
-/// An HTTP/1.1 request has one `Host`, and it is a host (RFC 9112 §3.2).
+/// An HTTP/1.1 request has one `Host`, and it is a host or, for a target without one, empty (RFC 9112 §3.2).
 fn check_host(headers: &Headers, is_required: bool) -> Result<(), Rejection> {
     match headers.single("Host") {
-        Ok(Some(host)) if is_authority(host) => Ok(()),
+        Ok(Some(host)) if host.is_empty() || split_authority(host).is_some() => Ok(()),
         Ok(Some(host)) => Err(bad(format!("the Host {host:?} is not a host"))),
         Ok(None) if is_required => Err(bad("there is no Host header")),
         Ok(None) => Ok(()),
         Err(count) => Err(bad(format!("there are {count} Host headers"))),
     }
-}
-
-fn is_authority(host: &str) -> bool {
-    host.bytes().all(|byte| {
-        byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte) || byte >= 0x80
-    })
 }
 
 fn headers_with_host(headers: &Headers, host: &str) -> Headers {
@@ -392,7 +407,13 @@ fn framing(request: &Parsed, max_body_size: usize) -> Result<Framing, Rejection>
             Ok(Framing::ChunkSize)
         }
         (Ok(None), Ok(Some(coding))) => {
-            Err(bad(format!("the Transfer-Encoding {coding:?} is not chunked")))
+            let mut codings = coding.rsplit(',').map(|coding| coding.trim());
+            let is_chunked = |coding: &str| coding.eq_ignore_ascii_case("chunked");
+            // The end of the body is known, what is in it is not (RFC 9112 §6.1).
+            let is_framed = codings.next().is_some_and(is_chunked) && !codings.any(is_chunked);
+            let status = if is_framed { Status::NOT_IMPLEMENTED } else { Status::BAD_REQUEST };
+            let reason = format!("the Transfer-Encoding {coding:?} is not chunked");
+            Err(Rejection { status, reason })
         }
         (Ok(Some(length)), Ok(None)) => {
             if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -434,12 +455,23 @@ fn chunk_size(buffer: &[u8]) -> Result<Option<(usize, usize)>, Rejection> {
     match httparse::parse_chunk_size(buffer) {
         Ok(httparse::Status::Complete((line, size))) if line <= MAX_CHUNK_LINE => {
             check_line_ends(&buffer[..line])?;
+            check_chunk_extension(&buffer[..line])?;
             // More than memory holds is over every limit.
             Ok(Some((line, usize::try_from(size).unwrap_or(usize::MAX))))
         }
         Ok(httparse::Status::Partial) if buffer.len() <= MAX_CHUNK_LINE => Ok(None),
         _ => Err(bad("a chunk has no valid size")),
     }
+}
+
+/// Space behind a size is allowed before an extension only.
+fn check_chunk_extension(line: &[u8]) -> Result<(), Rejection> {
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let has_space = matches!(line[digits..], [b' ' | b'\t', ..]);
+    if has_space && !line[digits..].trim_ascii_start().starts_with(b";") {
+        return Err(bad("there is space behind the size of a chunk"));
+    }
+    Ok(())
 }
 
 /// The length of the trailers, whose content is ignored.
@@ -535,7 +567,9 @@ mod tests {
         assert_eq!(post("Content-Length: +1\r\n", "a"), 400);
         assert_eq!(post("Content-Length: 0x1\r\n", "a"), 400);
         assert_eq!(post("Content-Length: \r\n", "a"), 400);
-        assert_eq!(post("Transfer-Encoding: gzip, chunked\r\n", ""), 400);
+        assert_eq!(post("Transfer-Encoding: gzip, chunked\r\n", ""), 501);
+        assert_eq!(post("Transfer-Encoding: chunked, chunked\r\n", ""), 400);
+        assert_eq!(post("Transfer-Encoding: chunked, gzip\r\n", ""), 400);
         assert_eq!(post("Transfer-Encoding: xchunked\r\n", ""), 400);
         assert_eq!(post("Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n", ""), 400);
         assert_eq!(post("Transfer-Encoding : chunked\r\n", ""), 400);
@@ -547,6 +581,7 @@ mod tests {
         assert_eq!(post("Transfer-Encoding: chunked\r\n", "1\r\nabc"), 400);
         assert_eq!(post("Transfer-Encoding: chunked\r\n", "-1\r\n"), 400);
         assert_eq!(post("Transfer-Encoding: chunked\r\n", "\r\n"), 400, "no size");
+        assert_eq!(post("Transfer-Encoding: chunked\r\n", "1 \r\na\r\n"), 400, "size and space");
         assert_eq!(post("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n"), 400);
         assert_eq!(rejected(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
     }
@@ -559,6 +594,9 @@ mod tests {
             ("no host", b"GET / HTTP/1.1\r\n\r\n", 400),
             ("two hosts", b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
             ("not a host", b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+            ("not a name", b"GET / HTTP/1.1\r\nHost: a].localhost\r\n\r\n", 400),
+            ("not a port", b"GET / HTTP/1.1\r\nHost: localhost:99999\r\n\r\n", 400),
+            ("not a target's host", b"GET http://[::1/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
             ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
             ("no version", b"GET /\r\n\r\n", 400),
             ("not HTTP", b"GET / SPDY/3\r\n\r\n", 400),
@@ -587,6 +625,55 @@ mod tests {
         ];
         for (what, wire, status) in cases {
             assert_eq!(rejected(wire), *status, "{what}");
+        }
+    }
+
+    #[test]
+    fn any_split_gives_the_same_refusal() {
+        let get = |rest: &str| format!("GET / HTTP/1.1\r\nHost: x\r\n{rest}");
+        let chunked = |rest: &str| {
+            format!("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{rest}")
+        };
+        let (many, long) = ("X: y\r\n".repeat(10), "y".repeat(500));
+        let cases = [
+            ("another version", "GET / HTTP/1.2\r\nHost: x\r\n\r\n".to_owned(), 505),
+            ("half a version", "GET / HTTP/3\r\nHost: x\r\n\r\n".to_owned(), 400),
+            ("another version without a line end", format!("GET / HTTP/2.0{long}"), 431),
+            ("no version in a long line", format!("GET / {long}"), 431),
+            ("not HTTP and without a line end", format!("no\0{long}"), 431),
+            ("a bare LF before too many headers", get(&format!("A: b\n{many}\r\n")), 400),
+            ("a bare LF after too many headers", get(&format!("{many}A: b\n\r\n")), 431),
+            ("a bad line before a long one", get(&format!("A: \0\r\nX: {long}\r\n\r\n")), 400),
+            ("a bad line that is too long", get(&format!("A: \0{long}\r\n\r\n")), 431),
+            ("a bad line after another fault", get("Host: y\r\nA: \0\r\n\r\n"), 400),
+            ("half an empty line", "\r\n\r\n\rGET / HTTP/1.1\r\n".to_owned(), 400),
+            ("a bare LF before a chunk", chunked("1;a\nb\r\n"), 400),
+            ("a long line before a chunk", chunked(&format!("33;{}\r\n", "a".repeat(1024))), 400),
+            ("a bad trailer before a long one", chunked(&format!("0\r\n\0: {long}\r\n")), 400),
+            ("a bad trailer after too many", chunked(&format!("0\r\n{many}A: b\r\n\0\r\n")), 431),
+        ];
+        for (what, wire, status) in &cases {
+            let whole = parse(wire.as_bytes(), wire.len());
+            assert_eq!(
+                whole.2.as_ref().map(|r| r.status.code()),
+                Some(*status),
+                "{what}: {whole:?}"
+            );
+            for size in 1..wire.len() {
+                assert_eq!(parse(wire.as_bytes(), size), whole, "{what}, in reads of {size} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_refused_at_once() {
+        for (what, wire, status) in [
+            ("TLS", b"\x16".as_slice(), 400),
+            ("a WebSocket frame", b"\x81", 400),
+            ("a proxy's preface", b"\r\n\r\n\0", 400),
+            ("HTTP/2", b"PRI * HTTP/2.0\r\n", 505),
+        ] {
+            assert_eq!(rejected(wire), status, "{what}");
         }
     }
 

@@ -1,8 +1,9 @@
 //! Whom to believe about a request: its host, and what a proxy says of its client.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::http::headers::Headers;
+use crate::http::host::{bracketed_address, is_name, split_authority};
 
 /// Whether a server that listens on `local_addr` takes requests for `host`, a `Host` header.
 ///
@@ -12,26 +13,20 @@ pub(crate) fn is_our_host(host: &str, local_addr: SocketAddr, allowed: &[String]
     if !local_addr.ip().is_loopback() {
         return true;
     }
-    let name = without_port(host);
-    is_loopback_name(name) || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
-}
-
-/// The host without its port; an IPv6 address keeps its brackets.
-pub(crate) fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        // The colons inside of an IPv6 address are not before a port.
-        Some((name, port)) if !port.contains(']') => name,
-        _ => host,
-    }
+    split_authority(host).is_some_and(|(name, _)| {
+        is_loopback_name(name) || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+    })
 }
 
 /// Whether a host name means this machine wherever it is looked up (RFC 6761 §6.3).
 pub(crate) fn is_loopback_name(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost"
-        || name.ends_with(".localhost")
-        || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    if let Some(address) = bracketed_address(name) {
+        return address.is_loopback();
+    }
+    let lower = name.to_ascii_lowercase();
+    lower == "localhost"
+        || (lower.ends_with(".localhost") && is_name(name))
+        || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The client's address: that of the connection, or what the proxies before it say, as far as they are trusted.
@@ -84,6 +79,16 @@ mod tests {
             ("127.0.0.1.evil.example", false),
             ("192.168.0.1", false),
             ("", false),
+            ("a].localhost", false),
+            ("a:1.localhost", false),
+            (".localhost", false),
+            ("user@localhost", false),
+            ("localhost:port", false),
+            ("[::1", false),
+            ("::1", false),
+            ("[127.0.0.1]", false),
+            ("[[::1]]", false),
+            ("chat.example:99999", false),
         ] {
             assert_eq!(is_our_host(host, local, &allowed), expected, "{host:?}");
         }

@@ -4,9 +4,10 @@ use data_encoding::BASE64;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::http::headers::is_token;
+use crate::http::host::split_authority;
 use crate::http::method::Method;
 use crate::http::parser::Parsed;
-use crate::http::peer::{is_loopback_name, without_port};
+use crate::http::peer::is_loopback_name;
 use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::websocket::settings::{Origins, Websocket};
@@ -170,8 +171,8 @@ fn normal_authority(scheme: &str, authority: &str) -> (String, String) {
         "https" | "wss" => "443",
         _ => "",
     };
-    let host = without_port(authority);
-    let port = authority[host.len()..].strip_prefix(':').unwrap_or(usual);
+    let (host, port) = split_authority(authority).unwrap_or((authority, ""));
+    let port = if port.is_empty() { usual } else { port };
     let host =
         if is_loopback_name(host) { "localhost".to_owned() } else { host.to_ascii_lowercase() };
     (host, port.to_owned())

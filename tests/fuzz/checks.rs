@@ -111,18 +111,19 @@ fn parse(wire: &[u8], limits: parser::Limits, sizes: impl Iterator<Item = usize>
 /// A seed, then the bytes of any number of requests.
 pub fn request(data: &[u8]) {
     let [seed, wire @ ..] = data else { return };
-    // A head is looked at line by line, so how far it was looked at can only be compared at a line's end.
-    let wire = [wire, b"\r\n"].concat();
-    let outcome = parse(&wire, REQUEST_LIMITS, whole());
-    let in_pieces = parse(&wire, REQUEST_LIMITS, pieces(*seed));
-    // Which of several faults is named depends on where the reads end; that there is one does not.
-    let split = [&outcome, &in_pieces].map(|outcome| (&outcome.requests, &outcome.rest));
-    assert_eq!(split[0], split[1], "whole, and in pieces");
-    for rejection in [&outcome, &in_pieces].iter().filter_map(|outcome| outcome.rejection.as_ref())
-    {
+    let outcome = parse(wire, REQUEST_LIMITS, whole());
+    let in_pieces = parse(wire, REQUEST_LIMITS, pieces(*seed));
+    assert_eq!(outcome, in_pieces, "whole, and in pieces");
+    let in_bytes = parse(wire, REQUEST_LIMITS, iter::repeat(1));
+    assert_eq!(outcome, in_bytes, "whole, and byte by byte");
+    if let Some(rejection) = &outcome.rejection {
         let status = rejection.status.code();
         assert!([400, 413, 417, 431, 501, 505].contains(&status), "{rejection:?}");
     }
+    // Longer than every limit, and the end of nothing.
+    let endless = [wire, &[b'x'; 2000]].concat();
+    let outcome_of_more = parse(&endless, REQUEST_LIMITS, pieces(*seed));
+    assert!(outcome_of_more.rejection.is_some(), "it would be waited for: {outcome_of_more:?}");
     if let Some((_, rest)) = &outcome.rest {
         assert!(wire.ends_with(rest), "the rest is as it was sent");
     }
@@ -650,6 +651,26 @@ mod tests {
         requests(FIRST, LINES, BODIES)
     }
 
+    /// Requests of which up to three places are changed, into what is often just not a request any more.
+    fn spoilt_requests() -> impl Strategy<Value = Vec<u8>> {
+        const PUT: &[&str] = &[
+            "", "\r", "\n", "\r\n", "\r\n\r\n", "\0", " ", "\t", ":", ";", "\u{e4}", "9", "x",
+            "GET", "HTTP/1.2", "HTTP/2.0", "HTTP/3",
+        ];
+        let many = (0..12_usize).prop_map(|count| "X: y\r\n".repeat(count));
+        let long = (400..600_usize).prop_map(|count| "y".repeat(count));
+        let put = prop_oneof![12 => select(PUT).prop_map(str::to_owned), 1 => many, 1 => long];
+        let change = (any::<usize>(), 0..5_usize, put);
+        (plain_requests(), vec(change, 0..4)).prop_map(|(mut wire, changes)| {
+            for (index, cut, put) in changes {
+                let start = index % (wire.len() + 1);
+                let end = wire.len().min(start + cut);
+                wire.splice(start..end, put.bytes());
+            }
+            wire
+        })
+    }
+
     fn openings() -> impl Strategy<Value = Vec<u8>> {
         const FIRST: &[&str] = &["GET / HTTP/1.1\r\nHost: localhost:80\r\nUpgrade: websocket\r\n\
             Connection: Upgrade\r\n"];
@@ -739,6 +760,14 @@ mod tests {
 
         #[test]
         fn everything_holds_for_any_requests(seed: u8, wire in plain_requests()) {
+            request(&[&[seed], wire.as_slice()].concat());
+        }
+
+        #[test]
+        fn any_split_of_spoilt_requests_gives_the_same_requests_and_the_same_refusal(
+            seed: u8,
+            wire in spoilt_requests(),
+        ) {
             request(&[&[seed], wire.as_slice()].concat());
         }
 
