@@ -30,6 +30,10 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    fn first_read(&self) -> usize {
+        FIRST_INPUT.min(self.largest_read())
+    }
+
     /// A header and a control frame always fit.
     fn largest_read(&self) -> usize {
         self.read_buffer_size.max(MAX_HEADER + 125)
@@ -83,8 +87,14 @@ struct Partial {
 impl Decoder {
     /// Starts with `input`, the bytes that came in the same segment as the request.
     pub(crate) fn new(limits: Limits, input: Vec<u8>) -> Self {
-        let read_size = FIRST_INPUT.min(limits.largest_read());
-        Self { limits, input, consumed: 0, read_size, frame: None, message: None }
+        Self {
+            limits,
+            input,
+            consumed: 0,
+            read_size: limits.first_read(),
+            frame: None,
+            message: None,
+        }
     }
 
     /// Lets `read` append to the buffer that the next bytes belong in: that of a long payload, to save a copy, or else
@@ -130,7 +140,7 @@ impl Decoder {
 
     /// Gives back what a burst needed; called when nothing comes.
     pub(crate) fn shrink(&mut self) {
-        self.read_size = FIRST_INPUT.min(self.limits.largest_read());
+        self.read_size = self.limits.first_read();
         self.input.shrink_to(self.read_size);
     }
 
@@ -292,6 +302,10 @@ impl Decoder {
             ));
         }
         self.frame = Some(Payload { remaining: length, mask, is_final: header.is_final });
+        if length >= self.limits.largest_read() {
+            // What is read of a long payload before its header is known has to be copied.
+            self.read_size = self.limits.first_read();
+        }
         Ok(())
     }
 
