@@ -48,9 +48,15 @@ impl Batch {
         self.push(frame);
     }
 
+    /// A batch of one message, of which `written` bytes are.
+    pub(crate) fn push_written(&mut self, frame: &Frame, written: usize) {
+        self.push_message(frame);
+        self.written = written;
+    }
+
     fn push(&mut self, frame: &Frame) {
         debug_assert!(!self.is_full(), "nothing comes behind a long payload");
-        self.bytes.extend_from_slice(frame.header());
+        self.bytes.extend_from_slice(frame.head());
         if frame.payload().len() <= COPIED_PAYLOAD {
             self.bytes.extend_from_slice(frame.payload());
         } else {
@@ -130,7 +136,7 @@ mod tests {
     fn writes_that_stop_anywhere_lose_and_repeat_nothing() {
         let frames = ["one", "", &"long".repeat(2000)].map(text);
         let wire: Vec<u8> =
-            frames.iter().flat_map(|frame| [frame.header(), frame.payload()].concat()).collect();
+            frames.iter().flat_map(|frame| [frame.head(), frame.payload()].concat()).collect();
         for step in [1, 2, 3, 7, 4096, usize::MAX] {
             let mut batch = Batch::default();
             frames.iter().for_each(|frame| batch.push_message(frame));

@@ -1,21 +1,26 @@
 //! Frames out: a message or control frame as wire bytes, encoded once for all its receivers.
 
+use std::io::IoSlice;
+
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::message::Message;
 
-/// The longest header of a server: two bytes, and eight of length.
+/// Room for a header, which is two bytes and up to eight of length, and for a short payload.
+const HEAD: usize = 128;
 const MAX_HEADER: usize = 10;
 
-/// An encoded frame: its header, and the payload as the program gave it. Server frames carry no mask, so all receivers
-/// take the same bytes.
+/// An encoded frame. Server frames carry no mask, so all receivers take the same bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
-    header: [u8; MAX_HEADER],
-    header_length: usize,
+    /// The header, and a short payload with it: one slice for one write.
+    head: [u8; HEAD],
+    head_length: usize,
+    /// A longer payload, as the program gave it.
     payload: Bytes,
 }
 
@@ -54,23 +59,37 @@ impl Frame {
     }
 
     fn encode(opcode: OpCode, payload: Bytes) -> Self {
-        let mut header = [0; MAX_HEADER];
-        let mut rest = &mut header[..];
+        let mut head = [0; HEAD];
+        let mut rest = &mut head[..];
         FrameHeader { opcode, ..FrameHeader::default() }
             .format(payload.len() as u64, &mut rest)
             .expect("the longest header has room");
-        let header_length = MAX_HEADER - rest.len();
-        Self { header, header_length, payload }
+        let header_length = HEAD - rest.len();
+        if payload.len() > HEAD - MAX_HEADER {
+            return Self { head, head_length: header_length, payload };
+        }
+        let head_length = header_length + payload.len();
+        head[header_length..head_length].copy_from_slice(&payload);
+        Self { head, head_length, payload: Bytes::new() }
     }
 
     /// Length on the wire.
     pub(crate) fn len(&self) -> usize {
-        self.header_length + self.payload.len()
+        self.head_length + self.payload.len()
     }
 
-    pub(crate) fn header(&self) -> &[u8] {
-        &self.header[..self.header_length]
+    /// The header, with the payload if that is short.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.head[..self.head_length]
     }
+
+    /// The wire bytes.
+    pub(crate) fn slices(&self) -> SmallVec<[IoSlice<'_>; 2]> {
+        let parts = [self.head(), &self.payload];
+        parts.into_iter().filter(|part| !part.is_empty()).map(IoSlice::new).collect()
+    }
+
+    /// The payload, if it is longer.
 
     pub(crate) fn payload(&self) -> &Bytes {
         &self.payload
@@ -82,7 +101,7 @@ mod tests {
     use super::*;
 
     fn wire(frame: &Frame) -> Vec<u8> {
-        [frame.header(), frame.payload()].concat()
+        [frame.head(), frame.payload()].concat()
     }
 
     #[test]
@@ -115,8 +134,8 @@ mod tests {
     }
 
     #[test]
-    fn the_payload_is_shared() {
-        let message = Message::binary(vec![1; 100]);
+    fn a_long_payload_is_shared() {
+        let message = Message::binary(vec![1; 200]);
         let frame = Frame::message(message.clone());
         assert_eq!(frame.payload().as_ptr(), message.as_bytes().as_ptr());
     }

@@ -160,8 +160,15 @@ impl Outbox {
             }
             return Err(Refused::Full);
         }
-        state.push(frame);
-        self.write_or_gather(state);
+        state.count(frame);
+        match state.pipe.take() {
+            Some(pipe) if !state.is_gathering => self.write_through(frame, pipe, state),
+            pipe => {
+                state.pipe = pipe;
+                state.queue(frame);
+                self.write_or_gather(state);
+            }
+        }
         Ok(())
     }
 
@@ -308,11 +315,36 @@ impl Outbox {
         }
     }
 
+    /// The common case: nothing waits, so that the frame need not be copied to a batch.
+    fn write_through<'a>(
+        self: &'a Arc<Self>,
+        frame: &Frame,
+        mut pipe: Batch,
+        state: MutexGuard<'a, State>,
+    ) {
+        drop(state);
+        let written = match self.socket.write_now(&frame.slices()) {
+            Ok(written) => written,
+            Err(error) if error.kind() == WouldBlock => 0,
+            Err(error) => return self.fail(format!("cannot write: {error}")),
+        };
+        let mut state = self.state.lock();
+        if written == frame.len() {
+            self.settle(&mut state, &Written { messages: 1, message_bytes: written });
+        } else {
+            pipe.push_written(frame, written);
+        }
+        self.write_on(pipe, state);
+    }
+
     /// Writes from this thread what the client takes at once, if nobody writes already.
     fn write_what_waits<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
-        let Some(mut pipe) = state.pipe.take() else {
-            return;
-        };
+        if let Some(pipe) = state.pipe.take() {
+            self.write_on(pipe, state);
+        }
+    }
+
+    fn write_on<'a>(self: &'a Arc<Self>, mut pipe: Batch, mut state: MutexGuard<'a, State>) {
         let mut batches = 0;
         while let Some(mut loaded) = self.load(pipe, state) {
             batches += 1;
@@ -454,12 +486,15 @@ impl State {
         self.sealed.is_some() || self.failure.is_some()
     }
 
-    fn push(&mut self, frame: &Frame) {
+    fn count(&mut self, frame: &Frame) {
         self.waiting_messages += 1;
         self.waiting_bytes += frame.len();
         if self.has_writer {
             QUEUED.fetch_add(frame.len(), Ordering::Relaxed);
         }
+    }
+
+    fn queue(&mut self, frame: &Frame) {
         if self.open.is_full() {
             self.full.push_back(mem::take(&mut self.open));
         }
