@@ -1,11 +1,12 @@
 //! Reaches any session, from anywhere: which connections a session has, and sending to them.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 
 use crate::session::{ConnectionId, SessionId};
@@ -81,7 +82,7 @@ impl Comms {
     ///
     /// There are receivers, and none could take it: [`SendError`] says why.
     pub fn send(&self, message: impl Into<Message>) -> Result<usize, SendError> {
-        let mut outboxes = Registry::global().find(&self.target);
+        let mut outboxes = self.outboxes();
         if outboxes.is_empty() {
             return Ok(0);
         }
@@ -110,14 +111,26 @@ impl Comms {
     /// The code may not be sent, or the reason is longer than 123 bytes (RFC 6455 §5.5, §7.4.2). Nothing is closed.
     pub fn close(&self, code: impl Into<CloseCode>, reason: &str) -> Result<usize, InvalidClose> {
         let close = Close::checked(code.into(), reason)?;
-        let outboxes = Registry::global().find(&self.target);
+        let outboxes = self.outboxes();
         Ok(outboxes.iter().filter(|outbox| outbox.seal(close.clone())).count())
+    }
+
+    fn outboxes(&self) -> Outboxes {
+        if let Target::Session(session) = self.target {
+            let own = OWN.with_borrow(|own| {
+                own.as_ref().filter(|(own, _)| *own == session).map(|(_, own)| own.outboxes())
+            });
+            if let Some(outboxes) = own {
+                return outboxes;
+            }
+        }
+        Registry::global().find(&self.target)
     }
 
     /// Whether anybody who is meant is connected and not closing.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        Registry::global().find(&self.target).iter().any(|outbox| !outbox.is_sealed())
+        self.outboxes().iter().any(|outbox| !outbox.is_sealed())
     }
 }
 
@@ -152,11 +165,43 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Entries {
     connections: HashMap<ConnectionId, (SessionId, Arc<Outbox>)>,
-    sessions: HashMap<SessionId, Outboxes>,
+    sessions: HashMap<SessionId, Arc<Session>>,
+}
+
+/// The connections of a session, while it has any.
+#[derive(Debug, Default)]
+struct Session {
+    outboxes: Mutex<Outboxes>,
 }
 
 /// Mostly one: a visitor with one tab costs no allocation.
 type Outboxes = SmallVec<[Arc<Outbox>; 1]>;
+
+thread_local! {
+    /// The session whose handlers this thread runs. Most messages are answers to one's own client, and need not take the
+    /// lock that all connections share.
+    static OWN: RefCell<Option<(SessionId, Arc<Session>)>> = const { RefCell::new(None) };
+}
+
+impl Session {
+    /// How many it has then.
+    fn add(&self, outbox: Arc<Outbox>) -> usize {
+        let mut outboxes = self.outboxes.lock();
+        outboxes.push(outbox);
+        outboxes.len()
+    }
+
+    /// How many are left.
+    fn remove(&self, outbox: &Arc<Outbox>) -> usize {
+        let mut outboxes = self.outboxes.lock();
+        outboxes.retain(|other| !Arc::ptr_eq(other, outbox));
+        outboxes.len()
+    }
+
+    fn outboxes(&self) -> Outboxes {
+        self.outboxes.lock().clone()
+    }
+}
 
 impl Registry {
     /// The one that [`Comms`] speaks to.
@@ -174,26 +219,31 @@ impl Registry {
     ) -> Registration<'_> {
         let mut entries = self.entries.write();
         entries.connections.insert(connection, (session, Arc::clone(&outbox)));
-        let of_session = entries.sessions.entry(session).or_default();
-        of_session.push(outbox);
-        let connections = of_session.len();
-        Registration { registry: self, session, connection, connections }
+        let of_session = Arc::clone(entries.sessions.entry(session).or_default());
+        let connections = of_session.add(outbox);
+        drop(entries);
+        Registration { registry: self, session, of_session, connection, connections }
     }
 
     /// The outboxes that are meant, cloned: they are used when the lock is released.
     fn find(&self, target: &Target) -> Outboxes {
         let entries = self.entries.read();
         match target {
-            Target::Session(session) => entries.sessions.get(session).cloned().unwrap_or_default(),
+            Target::Session(session) => {
+                entries.sessions.get(session).map(|session| session.outboxes()).unwrap_or_default()
+            }
             Target::Connection(connection) => {
                 let entry = entries.connections.get(connection);
                 entry.map(|(_, outbox)| Arc::clone(outbox)).into_iter().collect()
             }
             Target::AllBut(excluded) => {
-                let others = entries.sessions.iter().filter(|(session, _)| *session != excluded);
-                others.flat_map(|(_, outboxes)| outboxes).cloned().collect()
+                let others =
+                    entries.connections.values().filter(|(session, _)| session != excluded);
+                others.map(|(_, outbox)| Arc::clone(outbox)).collect()
             }
-            Target::All => entries.sessions.values().flatten().cloned().collect(),
+            Target::All => {
+                entries.connections.values().map(|(_, outbox)| Arc::clone(outbox)).collect()
+            }
         }
     }
 
@@ -209,11 +259,17 @@ impl Registry {
 pub(crate) struct Registration<'a> {
     registry: &'a Registry,
     session: SessionId,
+    of_session: Arc<Session>,
     connection: ConnectionId,
     connections: usize,
 }
 
 impl Registration<'_> {
+    /// From here on the calling thread runs the handlers of this connection.
+    pub(crate) fn enter(&self) {
+        OWN.set(Some((self.session, Arc::clone(&self.of_session))));
+    }
+
     /// How many connections the session had when this one was added, with it.
     pub(crate) fn connections(&self) -> usize {
         self.connections
@@ -224,16 +280,15 @@ impl Drop for Registration<'_> {
     fn drop(&mut self) {
         let mut entries = self.registry.entries.write();
         let removed = entries.connections.remove(&self.connection);
-        if let (Some((_, outbox)), Entry::Occupied(mut session)) =
+        if let (Some((_, outbox)), Entry::Occupied(session)) =
             (&removed, entries.sessions.entry(self.session))
+            && self.of_session.remove(outbox) == 0
         {
-            session.get_mut().retain(|other| !Arc::ptr_eq(other, outbox));
-            if session.get().is_empty() {
-                session.remove();
-            }
+            session.remove();
         }
         drop(entries);
         drop(removed);
+        OWN.take();
     }
 }
 

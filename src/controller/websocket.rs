@@ -157,6 +157,7 @@ fn run<C: WebsocketController + ?Sized>(
     link.leave_handler();
     // Before the 101: when the client has seen that, what is sent to its session reaches it.
     let registration = Registry::global().register(client, link.id, outbox.clone());
+    registration.enter();
     outbox.start();
     let began = Instant::now();
     let path = request.path().escape_debug().to_string();

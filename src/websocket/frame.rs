@@ -90,7 +90,6 @@ impl Frame {
     }
 
     /// The payload, if it is longer.
-
     pub(crate) fn payload(&self) -> &Bytes {
         &self.payload
     }
