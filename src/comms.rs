@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::slice;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use smallvec::SmallVec;
 
 use crate::session::{ConnectionId, SessionId};
@@ -82,26 +84,23 @@ impl Comms {
     ///
     /// There are receivers, and none could take it: [`SendError`] says why.
     pub fn send(&self, message: impl Into<Message>) -> Result<usize, SendError> {
-        let mut outboxes = self.outboxes();
-        if outboxes.is_empty() {
-            return Ok(0);
-        }
-        // A handler may have to wait for its own client; the others do not wait with it.
-        if let Some(own) = outboxes.iter().position(|outbox| outbox.is_read_by_this_thread()) {
-            let last = outboxes.len() - 1;
-            outboxes.swap(own, last);
-        }
         let frame = Frame::message(message.into());
-        let mut taken = 0;
-        let mut error = SendError::Closing;
-        for outbox in outboxes {
-            match outbox.send(&frame) {
-                Ok(()) => taken += 1,
-                Err(Refused::Full) => error = SendError::Full,
-                Err(Refused::Closing) => {}
+        self.with_outboxes(|outboxes| {
+            // A handler may have to wait for its own client; the others do not wait with it.
+            let own = outboxes.iter().position(|outbox| outbox.is_read_by_this_thread());
+            let (before, from_own) = outboxes.split_at(own.unwrap_or(outboxes.len()));
+            let (own, after) = from_own.split_at(from_own.len().min(1));
+            let mut taken = 0;
+            let mut error = SendError::Closing;
+            for outbox in before.iter().chain(after).chain(own) {
+                match outbox.send(&frame) {
+                    Ok(()) => taken += 1,
+                    Err(Refused::Full) => error = SendError::Full,
+                    Err(Refused::Closing) => {}
+                }
             }
-        }
-        if taken == 0 { Err(error) } else { Ok(taken) }
+            if taken == 0 && !outboxes.is_empty() { Err(error) } else { Ok(taken) }
+        })
     }
 
     /// Closes: what is queued goes out first, then the close frame. How many connections this call began to close.
@@ -111,26 +110,24 @@ impl Comms {
     /// The code may not be sent, or the reason is longer than 123 bytes (RFC 6455 §5.5, §7.4.2). Nothing is closed.
     pub fn close(&self, code: impl Into<CloseCode>, reason: &str) -> Result<usize, InvalidClose> {
         let close = Close::checked(code.into(), reason)?;
-        let outboxes = self.outboxes();
-        Ok(outboxes.iter().filter(|outbox| outbox.seal(close.clone())).count())
-    }
-
-    fn outboxes(&self) -> Outboxes {
-        if let Target::Session(session) = self.target {
-            let own = OWN.with_borrow(|own| {
-                own.as_ref().filter(|(own, _)| *own == session).map(|(_, own)| own.outboxes())
-            });
-            if let Some(outboxes) = own {
-                return outboxes;
-            }
-        }
-        Registry::global().find(&self.target)
+        let seals = |outbox: &&Arc<Outbox>| outbox.seal(close.clone());
+        Ok(self.with_outboxes(|outboxes| outboxes.iter().filter(seals).count()))
     }
 
     /// Whether anybody who is meant is connected and not closing.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.outboxes().iter().any(|outbox| !outbox.is_sealed())
+        self.with_outboxes(|outboxes| outboxes.iter().any(|outbox| !outbox.is_sealed()))
+    }
+
+    /// Most messages answer the client whose handler sends them: that takes no lock and no look-up.
+    fn with_outboxes<T>(&self, act: impl FnOnce(&[Arc<Outbox>]) -> T) -> T {
+        OWN.with_borrow(|own| match (own, &self.target) {
+            (Some(own), Target::Session(session)) if own.is_alone_in(*session) => {
+                act(slice::from_ref(&own.outbox))
+            }
+            _ => act(&Registry::global().find(&self.target)),
+        })
     }
 }
 
@@ -165,41 +162,42 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Entries {
     connections: HashMap<ConnectionId, (SessionId, Arc<Outbox>)>,
-    sessions: HashMap<SessionId, Arc<Session>>,
+    sessions: HashMap<SessionId, Session>,
 }
 
-/// The connections of a session, while it has any.
 #[derive(Debug, Default)]
 struct Session {
-    outboxes: Mutex<Outboxes>,
+    outboxes: Outboxes,
+    /// The length of `outboxes`, for a look without the lock.
+    count: Arc<AtomicUsize>,
 }
 
 /// Mostly one: a visitor with one tab costs no allocation.
 type Outboxes = SmallVec<[Arc<Outbox>; 1]>;
 
 thread_local! {
-    /// The session whose handlers this thread runs. Most messages are answers to one's own client, and need not take the
-    /// lock that all connections share.
-    static OWN: RefCell<Option<(SessionId, Arc<Session>)>> = const { RefCell::new(None) };
+    /// The connection whose handlers this thread runs.
+    static OWN: RefCell<Option<Own>> = const { RefCell::new(None) };
+}
+
+#[derive(Debug, Clone)]
+struct Own {
+    session: SessionId,
+    outbox: Arc<Outbox>,
+    /// How many connections the session has.
+    count: Arc<AtomicUsize>,
+}
+
+impl Own {
+    fn is_alone_in(&self, session: SessionId) -> bool {
+        self.session == session && self.count.load(Ordering::Acquire) == 1
+    }
 }
 
 impl Session {
-    /// How many it has then.
-    fn add(&self, outbox: Arc<Outbox>) -> usize {
-        let mut outboxes = self.outboxes.lock();
-        outboxes.push(outbox);
-        outboxes.len()
-    }
-
-    /// How many are left.
-    fn remove(&self, outbox: &Arc<Outbox>) -> usize {
-        let mut outboxes = self.outboxes.lock();
-        outboxes.retain(|other| !Arc::ptr_eq(other, outbox));
-        outboxes.len()
-    }
-
-    fn outboxes(&self) -> Outboxes {
-        self.outboxes.lock().clone()
+    fn update_count(&self) -> usize {
+        self.count.store(self.outboxes.len(), Ordering::Release);
+        self.outboxes.len()
     }
 }
 
@@ -219,10 +217,11 @@ impl Registry {
     ) -> Registration<'_> {
         let mut entries = self.entries.write();
         entries.connections.insert(connection, (session, Arc::clone(&outbox)));
-        let of_session = Arc::clone(entries.sessions.entry(session).or_default());
-        let connections = of_session.add(outbox);
-        drop(entries);
-        Registration { registry: self, session, of_session, connection, connections }
+        let of_session = entries.sessions.entry(session).or_default();
+        of_session.outboxes.push(Arc::clone(&outbox));
+        let connections = of_session.update_count();
+        let own = Own { session, outbox, count: Arc::clone(&of_session.count) };
+        Registration { registry: self, connection, connections, own }
     }
 
     /// The outboxes that are meant, cloned: they are used when the lock is released.
@@ -230,7 +229,8 @@ impl Registry {
         let entries = self.entries.read();
         match target {
             Target::Session(session) => {
-                entries.sessions.get(session).map(|session| session.outboxes()).unwrap_or_default()
+                let session = entries.sessions.get(session);
+                session.map(|session| session.outboxes.clone()).unwrap_or_default()
             }
             Target::Connection(connection) => {
                 let entry = entries.connections.get(connection);
@@ -258,16 +258,15 @@ impl Registry {
 #[derive(Debug)]
 pub(crate) struct Registration<'a> {
     registry: &'a Registry,
-    session: SessionId,
-    of_session: Arc<Session>,
     connection: ConnectionId,
     connections: usize,
+    own: Own,
 }
 
 impl Registration<'_> {
     /// From here on the calling thread runs the handlers of this connection.
     pub(crate) fn enter(&self) {
-        OWN.set(Some((self.session, Arc::clone(&self.of_session))));
+        OWN.set(Some(self.own.clone()));
     }
 
     /// How many connections the session had when this one was added, with it.
@@ -278,16 +277,16 @@ impl Registration<'_> {
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
+        let Own { session, outbox, .. } = &self.own;
         let mut entries = self.registry.entries.write();
-        let removed = entries.connections.remove(&self.connection);
-        if let (Some((_, outbox)), Entry::Occupied(session)) =
-            (&removed, entries.sessions.entry(self.session))
-            && self.of_session.remove(outbox) == 0
-        {
-            session.remove();
+        entries.connections.remove(&self.connection);
+        if let Entry::Occupied(mut entry) = entries.sessions.entry(*session) {
+            entry.get_mut().outboxes.retain(|other| !Arc::ptr_eq(other, outbox));
+            if entry.get().update_count() == 0 {
+                entry.remove();
+            }
         }
         drop(entries);
-        drop(removed);
         OWN.take();
     }
 }
