@@ -86,19 +86,23 @@ impl Comms {
     pub fn send(&self, message: impl Into<Message>) -> Result<usize, SendError> {
         let frame = Frame::message(message.into());
         self.with_outboxes(|outboxes| {
-            // A handler may have to wait for its own client; the others do not wait with it.
-            let own = outboxes.iter().position(|outbox| outbox.is_read_by_this_thread());
-            let (before, from_own) = outboxes.split_at(own.unwrap_or(outboxes.len()));
-            let (own, after) = from_own.split_at(from_own.len().min(1));
             let mut taken = 0;
             let mut error = SendError::Closing;
-            for outbox in before.iter().chain(after).chain(own) {
-                match outbox.send(&frame) {
-                    Ok(()) => taken += 1,
-                    Err(Refused::Full) => error = SendError::Full,
-                    Err(Refused::Closing) => {}
+            let mut send = |outbox: &Arc<Outbox>| match outbox.send(&frame) {
+                Ok(()) => taken += 1,
+                Err(Refused::Full) => error = SendError::Full,
+                Err(Refused::Closing) => {}
+            };
+            // A handler may have to wait for its own client; the others do not wait with it.
+            let mut own = None;
+            for outbox in outboxes {
+                if outbox.is_read_by_this_thread() {
+                    own = Some(outbox);
+                } else {
+                    send(outbox);
                 }
             }
+            own.into_iter().for_each(send);
             if taken == 0 && !outboxes.is_empty() { Err(error) } else { Ok(taken) }
         })
     }

@@ -19,6 +19,7 @@ const FLOORS: &[&[&str]] = &[
         "os",
         "signals",
         "websocket/close",
+        "websocket/header",
         "websocket/message",
     ],
     &[

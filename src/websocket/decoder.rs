@@ -1,20 +1,16 @@
 //! Frames in: bytes become messages, pings, pongs and closes, under limits. No socket in sight.
 //!
-//! tungstenite parses the frame headers. The rest is done here, because its own reader reserves what a header
-//! announces, counts no fragments, waits for a whole frame before it looks at its opcode, and takes lengths that are
-//! longer than need be.
+//! tungstenite's reader does not serve here: it reserves what a header announces, counts no fragments, waits for a whole
+//! frame before it looks at its opcode, and takes lengths that are longer than need be.
 
-use std::io::{self, Cursor};
+use std::io;
 
 use bytes::Bytes;
-use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::websocket::close::{Close, CloseCode};
+use crate::websocket::header::{self, Header, Opcode};
 use crate::websocket::message::{Message, Text};
 
-/// The longest header a client can send: two bytes, eight of length, four of mask.
-const MAX_HEADER: usize = 14;
 /// The input buffer's size to begin with: it grows with what comes at once, and most connections are quiet.
 const FIRST_INPUT: usize = 1 << 10;
 /// A long payload's buffer grows by this much, or doubles where that is more: memory follows the bytes that came.
@@ -36,7 +32,7 @@ impl Limits {
 
     /// A header and a control frame always fit.
     fn largest_read(&self) -> usize {
-        self.read_buffer_size.max(MAX_HEADER + 125)
+        self.read_buffer_size.max(header::MAX_RECEIVED + header::SHORT)
     }
 }
 
@@ -155,31 +151,28 @@ impl Decoder {
                 }
                 continue;
             }
-            let Some((header, mask, length, header_length)) = self.peek_header()? else {
+            let Some(header) = self.peek_header()? else {
                 return Ok(None);
             };
-            match header.opcode {
-                OpCode::Control(opcode) => {
-                    let start = self.consumed + header_length;
-                    let Some(payload) = self.input.get_mut(start..start + length) else {
-                        return Ok(None);
-                    };
-                    unmask(payload, &mut { mask });
-                    self.consumed = start + length;
-                    return control(opcode, payload).map(Some);
-                }
-                OpCode::Data(opcode) => {
-                    self.check_sizes(length)?;
-                    self.check_sequence(opcode)?;
-                    if let Some(event) =
-                        self.whole_message(&header, opcode, mask, header_length, length)?
-                    {
-                        return Ok(Some(event));
-                    }
-                    self.consumed += header_length;
-                    self.begin_frame(&header, opcode, mask, length)?;
-                }
+            if header.opcode.is_control() {
+                let Some(payload) = self.take_payload(&header) else {
+                    return Ok(None);
+                };
+                return control(header.opcode, payload).map(Some);
             }
+            self.check_sizes(header.length)?;
+            self.check_sequence(header.opcode)?;
+            if header.is_final
+                && header.opcode != Opcode::Continuation
+                && let Some(payload) = self.take_payload(&header)
+            {
+                // The common case. Copied, so that a message which is kept does not keep the whole input buffer.
+                let payload = Bytes::copy_from_slice(payload);
+                let message = message(header.opcode == Opcode::Text, payload)?;
+                return Ok(Some(Event::Message(message)));
+            }
+            self.consumed += header.size;
+            self.begin_frame(&header)?;
         }
     }
 
@@ -190,40 +183,23 @@ impl Decoder {
             && self.frame.is_none()
             && matches!(
                 self.peek_header(),
-                Ok(Some((_, _, length, header_length))) if available - header_length >= length
+                Ok(Some(header)) if available - header.size >= header.length
             )
     }
 
-    /// The next header, checked (RFC 6455 §5.2); it is not consumed yet.
-    #[expect(clippy::type_complexity, reason = "the caller takes it apart at once")]
-    fn peek_header(&self) -> Result<Option<(FrameHeader, [u8; 4], usize, usize)>, Violation> {
-        let mut cursor = Cursor::new(&self.input[self.consumed..]);
-        let header = FrameHeader::parse(&mut cursor).map_err(|_| violation("unknown opcode"))?;
-        let Some((mut header, length)) = header else {
-            return Ok(None);
-        };
-        if header.rsv1 || header.rsv2 || header.rsv3 {
-            return Err(violation("reserved bits are set"));
-        }
-        let consumed = usize::try_from(cursor.position()).unwrap_or(MAX_HEADER);
-        if header.len(length) != consumed {
-            return Err(violation("the length is not in its shortest form"));
-        }
-        let Some(mask) = header.mask.take() else {
-            return Err(violation("client frames have to be masked"));
-        };
-        if length >> 63 != 0 {
-            return Err(violation("the length has its highest bit set"));
-        }
-        if let OpCode::Control(_) = header.opcode {
-            if !header.is_final {
-                return Err(violation("control frames cannot be fragmented"));
-            }
-            if length > 125 {
-                return Err(violation("control frames hold at most 125 bytes"));
-            }
-        }
-        Ok(Some((header, mask, usize::try_from(length).unwrap_or(usize::MAX), consumed)))
+    /// The next header; it is not consumed yet.
+    fn peek_header(&self) -> Result<Option<Header>, Violation> {
+        Header::parse(&self.input[self.consumed..]).map_err(violation)
+    }
+
+    /// Consumes a frame whose payload has arrived whole.
+    fn take_payload(&mut self, header: &Header) -> Option<&[u8]> {
+        let start = self.consumed + header.size;
+        let end = start.checked_add(header.length)?;
+        let payload = self.input.get_mut(start..end)?;
+        unmask(payload, &mut { header.mask });
+        self.consumed = end;
+        Some(payload)
     }
 
     /// A length over the limits is refused before any of its bytes is kept.
@@ -246,50 +222,19 @@ impl Decoder {
     }
 
     /// A message is one text or binary frame and then continuations (RFC 6455 §5.4).
-    fn check_sequence(&self, opcode: Data) -> Result<(), Violation> {
+    fn check_sequence(&self, opcode: Opcode) -> Result<(), Violation> {
         match (opcode, &self.message) {
-            (Data::Continue, None) => Err(violation("a continuation without a message")),
-            (Data::Text | Data::Binary, Some(_)) => {
+            (Opcode::Continuation, None) => Err(violation("a continuation without a message")),
+            (Opcode::Text | Opcode::Binary, Some(_)) => {
                 Err(violation("a new message before the last one was complete"))
             }
             _ => Ok(()),
         }
     }
 
-    /// The common case: a message in one frame that has arrived whole.
-    fn whole_message(
-        &mut self,
-        header: &FrameHeader,
-        opcode: Data,
-        mut mask: [u8; 4],
-        header_length: usize,
-        length: usize,
-    ) -> Result<Option<Event>, Violation> {
-        if !header.is_final || matches!(opcode, Data::Continue) {
-            return Ok(None);
-        }
-        let start = self.consumed + header_length;
-        let Some(payload) =
-            start.checked_add(length).and_then(|end| self.input.get_mut(start..end))
-        else {
-            return Ok(None);
-        };
-        unmask(payload, &mut mask);
-        // Copied, so that a message which is kept does not keep the whole input buffer.
-        let payload = Bytes::copy_from_slice(payload);
-        self.consumed = start + length;
-        message(matches!(opcode, Data::Text), payload).map(|message| Some(Event::Message(message)))
-    }
-
-    fn begin_frame(
-        &mut self,
-        header: &FrameHeader,
-        opcode: Data,
-        mask: [u8; 4],
-        length: usize,
-    ) -> Result<(), Violation> {
+    fn begin_frame(&mut self, header: &Header) -> Result<(), Violation> {
         let message = self.message.get_or_insert_with(|| Partial {
-            is_text: matches!(opcode, Data::Text),
+            is_text: header.opcode == Opcode::Text,
             data: Vec::new(),
             valid: 0,
             fragments: 0,
@@ -301,7 +246,8 @@ impl Decoder {
                 format!("a message of more than {} fragments", self.limits.max_fragments),
             ));
         }
-        self.frame = Some(Payload { remaining: length, mask, is_final: header.is_final });
+        let Header { length, mask, is_final, .. } = *header;
+        self.frame = Some(Payload { remaining: length, mask, is_final });
         if length >= self.limits.largest_read() {
             // What is read of a long payload before its header is known has to be copied.
             self.read_size = self.limits.first_read();
@@ -368,12 +314,11 @@ fn message(is_text: bool, payload: Bytes) -> Result<Message, Violation> {
     }
 }
 
-fn control(opcode: Control, payload: &[u8]) -> Result<Event, Violation> {
+fn control(opcode: Opcode, payload: &[u8]) -> Result<Event, Violation> {
     match opcode {
-        Control::Ping => Ok(Event::Ping(Bytes::copy_from_slice(payload))),
-        Control::Pong => Ok(Event::Pong),
-        Control::Close => close(payload).map(Event::Close),
-        Control::Reserved(_) => Err(violation("unknown opcode")),
+        Opcode::Close => close(payload).map(Event::Close),
+        Opcode::Ping => Ok(Event::Ping(Bytes::copy_from_slice(payload))),
+        _ => Ok(Event::Pong),
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod connection;
 pub(crate) mod decoder;
 pub(crate) mod frame;
 pub(crate) mod handshake;
+pub(crate) mod header;
 pub(crate) mod message;
 pub(crate) mod outbox;
 pub(crate) mod settings;
