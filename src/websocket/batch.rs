@@ -11,26 +11,17 @@ const COPIED_PAYLOAD: usize = 4 << 10;
 /// A batch takes no more frames from here on. A control frame waits behind no more than one batch.
 const FULL: usize = 32 << 10;
 /// Buffers up to here are kept for the next batch. A quiet connection needs no more; a busy one soon has it again.
-const KEPT: usize = 1 << 10;
+const KEPT: usize = 2 << 10;
 
-/// Frames on their way, of which some bytes may be written already.
+/// Messages or control frames on their way, of which some bytes may be written already.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
     /// Comes behind `bytes`, whose last frame it belongs to.
     payload: Bytes,
-    /// Where each message ends. Control frames are not counted.
-    ends: Vec<usize>,
+    /// How many messages it holds; none if it holds control frames.
+    messages: usize,
     written: usize,
-    /// How many messages are written whole.
-    written_messages: usize,
-}
-
-/// Messages that a write completed.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Written {
-    pub(crate) messages: usize,
-    pub(crate) message_bytes: usize,
 }
 
 impl Batch {
@@ -41,14 +32,14 @@ impl Batch {
 
     pub(crate) fn push_message(&mut self, frame: &Frame) {
         self.push(frame);
-        self.ends.push(self.len());
+        self.messages += 1;
     }
 
     pub(crate) fn push_control(&mut self, frame: &Frame) {
         self.push(frame);
     }
 
-    /// A batch of one message, of which `written` bytes are.
+    /// A frame of which `written` bytes are, alone in its batch.
     pub(crate) fn push_written(&mut self, frame: &Frame, written: usize) {
         self.push_message(frame);
         self.written = written;
@@ -56,7 +47,7 @@ impl Batch {
 
     fn push(&mut self, frame: &Frame) {
         debug_assert!(!self.is_full(), "nothing comes behind a long payload");
-        self.bytes.extend_from_slice(frame.head());
+        self.bytes.extend_from_slice(frame.header());
         if frame.payload().len() <= COPIED_PAYLOAD {
             self.bytes.extend_from_slice(frame.payload());
         } else {
@@ -72,7 +63,12 @@ impl Batch {
         self.bytes.len() >= FULL || !self.payload.is_empty()
     }
 
-    fn len(&self) -> usize {
+    /// The messages and their bytes on the wire.
+    pub(crate) fn messages(&self) -> (usize, usize) {
+        (self.messages, if self.messages == 0 { 0 } else { self.len() })
+    }
+
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len() + self.payload.len()
     }
 
@@ -84,43 +80,27 @@ impl Batch {
     pub(crate) fn write(
         &mut self,
         send: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> io::Result<Written> {
+    ) -> io::Result<()> {
         let bytes = self.bytes.get(self.written..).unwrap_or_default();
         let payload = &self.payload[self.written.saturating_sub(self.bytes.len())..];
         let slices = [IoSlice::new(bytes), IoSlice::new(payload)];
-        let slices = match (bytes, payload) {
+        self.written += send(match (bytes, payload) {
             ([], _) => &slices[1..],
             (_, []) => &slices[..1],
             _ => &slices,
-        };
-        self.written += send(slices)?;
-        Ok(self.settle())
+        })?;
+        Ok(())
     }
 
-    fn settle(&mut self) -> Written {
-        let before = self.written_messages;
-        self.written_messages = if self.is_written() {
-            self.ends.len()
-        } else {
-            self.ends.partition_point(|end| *end <= self.written)
-        };
-        let end_of = |messages: usize| messages.checked_sub(1).map_or(0, |last| self.ends[last]);
-        Written {
-            messages: self.written_messages - before,
-            message_bytes: end_of(self.written_messages) - end_of(before),
-        }
-    }
-
-    /// Empties it, and keeps small buffers.
+    /// Empties it, and keeps a small buffer.
     pub(crate) fn clear(&mut self) {
         if self.bytes.capacity() > KEPT {
-            *self = Self::default();
+            self.bytes = Vec::new();
         }
         self.bytes.clear();
         self.payload = Bytes::new();
-        self.ends.clear();
+        self.messages = 0;
         self.written = 0;
-        self.written_messages = 0;
     }
 }
 
@@ -136,12 +116,13 @@ mod tests {
     fn writes_that_stop_anywhere_lose_and_repeat_nothing() {
         let frames = ["one", "", &"long".repeat(2000)].map(text);
         let wire: Vec<u8> =
-            frames.iter().flat_map(|frame| [frame.head(), frame.payload()].concat()).collect();
+            frames.iter().flat_map(|frame| [frame.header(), frame.payload()].concat()).collect();
         for step in [1, 2, 3, 7, 4096, usize::MAX] {
             let mut batch = Batch::default();
             frames.iter().for_each(|frame| batch.push_message(frame));
             assert!(batch.is_full(), "nothing may come behind a long payload");
-            let (mut sent, mut messages, mut bytes) = (Vec::new(), 0, 0);
+            assert_eq!(batch.messages(), (frames.len(), wire.len()));
+            let mut sent = Vec::new();
             while !batch.is_written() {
                 let written = batch.write(|slices| {
                     let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
@@ -149,12 +130,9 @@ mod tests {
                     sent.extend_from_slice(&all[..count]);
                     Ok(count)
                 });
-                let written = written.unwrap();
-                messages += written.messages;
-                bytes += written.message_bytes;
+                written.unwrap();
             }
             assert!(sent == wire, "writes of {step} bytes");
-            assert_eq!((messages, bytes), (frames.len(), wire.len()));
         }
     }
 
@@ -162,9 +140,8 @@ mod tests {
     fn control_frames_are_no_messages() {
         let mut batch = Batch::default();
         batch.push_control(&Frame::ping(Bytes::new()));
-        let written = batch.write(|slices| Ok(slices.iter().map(|slice| slice.len()).sum()));
-        assert_eq!(written.unwrap(), Written::default());
-        assert!(batch.is_written());
+        assert_eq!(batch.messages(), (0, 0));
+        assert!(!batch.is_empty());
     }
 
     #[test]
@@ -174,7 +151,7 @@ mod tests {
             batch.push_message(&text("hey there"));
         }
         batch.clear();
-        assert_eq!((batch.bytes.capacity(), batch.ends.capacity()), (0, 0));
+        assert_eq!(batch.bytes.capacity(), 0);
         assert!(batch.is_empty() && batch.is_written());
     }
 }

@@ -114,7 +114,7 @@ impl Decoder {
                 self.input.clear();
                 self.input.extend(data.drain(start + own..));
                 self.consumed = 0;
-                unmask(&mut data[start..], &mut frame.mask);
+                frame.unmask(&mut data[start..]);
                 frame.remaining -= own;
                 Ok(count)
             }
@@ -197,7 +197,7 @@ impl Decoder {
         let start = self.consumed + header.size;
         let end = start.checked_add(header.length)?;
         let payload = self.input.get_mut(start..end)?;
-        unmask(payload, &mut { header.mask });
+        unmask(payload, header.mask);
         self.consumed = end;
         Some(payload)
     }
@@ -263,7 +263,7 @@ impl Decoder {
         let available = &mut self.input[self.consumed..];
         let count = available.len().min(frame.remaining);
         let arrived = &mut available[..count];
-        unmask(arrived, &mut frame.mask);
+        frame.unmask(arrived);
         if partial.data.capacity() == 0 && count > 0 {
             partial.data.reserve_exact(frame.remaining.min(GROWTH));
         }
@@ -282,6 +282,14 @@ impl Decoder {
         }
         let partial = self.message.take().expect("a frame belongs to a message");
         message(partial.is_text, partial.data.into()).map(Progress::Message)
+    }
+}
+
+impl Payload {
+    /// Takes the mask off the next bytes, and turns it so that it fits those behind them.
+    fn unmask(&mut self, bytes: &mut [u8]) {
+        unmask(bytes, self.mask);
+        self.mask.rotate_left(bytes.len() % 4);
     }
 }
 
@@ -346,19 +354,17 @@ fn invalid_text() -> Violation {
     Close::new(CloseCode::InvalidPayload, "text that is not UTF-8")
 }
 
-/// Takes the mask off `bytes` (RFC 6455 §5.3) and turns it, so that it fits the bytes that follow.
-fn unmask(bytes: &mut [u8], mask: &mut [u8; 4]) {
-    let [a, b, c, d] = *mask;
+/// Takes the mask off `bytes` (RFC 6455 §5.3).
+fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let mut words = bytes.chunks_exact_mut(size_of::<u64>());
-    for word in &mut words {
-        let masked = u64::from_ne_bytes((&*word).try_into().expect("a word has eight bytes"));
-        word.copy_from_slice(&(masked ^ wide).to_ne_bytes());
+    let (words, rest) = bytes.as_chunks_mut();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
     }
-    for (byte, mask) in words.into_remainder().iter_mut().zip(mask.iter().cycle()) {
+    for (byte, mask) in rest.iter_mut().zip(mask.into_iter().cycle()) {
         *byte ^= mask;
     }
-    mask.rotate_left(bytes.len() % 4);
 }
 
 #[cfg(test)]

@@ -1,24 +1,17 @@
 //! Frames out: a message or control frame as wire bytes, encoded once for all its receivers.
 
-use std::io::IoSlice;
-
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::header::{self, Opcode};
 use crate::websocket::message::Message;
 
-/// Room for a header, which is two bytes and up to eight of length, and for a short payload.
-const HEAD: usize = 128;
-
 /// An encoded frame. Server frames carry no mask, so all receivers take the same bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
-    /// The header, and a short payload with it: one slice for one write.
-    head: [u8; HEAD],
-    head_length: usize,
-    /// A longer payload, as the program gave it.
+    header: [u8; header::MAX_SENT],
+    header_length: usize,
+    /// As the program gave it.
     payload: Bytes,
 }
 
@@ -57,33 +50,20 @@ impl Frame {
     }
 
     fn encode(opcode: Opcode, payload: Bytes) -> Self {
-        let mut head = [0; HEAD];
-        let header = header::write(opcode, payload.len(), &mut head);
-        if payload.len() > HEAD - header::MAX_SENT {
-            return Self { head, head_length: header, payload };
-        }
-        let head_length = header + payload.len();
-        head[header..head_length].copy_from_slice(&payload);
-        Self { head, head_length, payload: Bytes::new() }
+        let mut header = [0; header::MAX_SENT];
+        let header_length = header::write(opcode, payload.len(), &mut header);
+        Self { header, header_length, payload }
     }
 
     /// Length on the wire.
     pub(crate) fn len(&self) -> usize {
-        self.head_length + self.payload.len()
+        self.header_length + self.payload.len()
     }
 
-    /// The header, with the payload if that is short.
-    pub(crate) fn head(&self) -> &[u8] {
-        &self.head[..self.head_length]
+    pub(crate) fn header(&self) -> &[u8] {
+        &self.header[..self.header_length]
     }
 
-    /// The wire bytes.
-    pub(crate) fn slices(&self) -> SmallVec<[IoSlice<'_>; 2]> {
-        let parts = [self.head(), &self.payload];
-        parts.into_iter().filter(|part| !part.is_empty()).map(IoSlice::new).collect()
-    }
-
-    /// The payload, if it is longer.
     pub(crate) fn payload(&self) -> &Bytes {
         &self.payload
     }
@@ -94,7 +74,7 @@ mod tests {
     use super::*;
 
     fn wire(frame: &Frame) -> Vec<u8> {
-        [frame.head(), frame.payload()].concat()
+        [frame.header(), frame.payload()].concat()
     }
 
     #[test]
@@ -110,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_payload_is_shared() {
+    fn the_payload_is_shared() {
         let message = Message::binary(vec![1; 200]);
         let frame = Frame::message(message.clone());
         assert_eq!(frame.payload().as_ptr(), message.as_bytes().as_ptr());

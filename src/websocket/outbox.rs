@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind::{ConnectionAborted, TimedOut, WouldBlock};
+use std::io::IoSlice;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,11 +17,12 @@ use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use smallvec::SmallVec;
 
 use crate::deadline;
 use crate::socket::Socket;
 use crate::watchdog::{Gathers, Watchdog};
-use crate::websocket::batch::{Batch, Written};
+use crate::websocket::batch::Batch;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::frame::Frame;
 use crate::websocket::settings::{Overflow, Websocket};
@@ -31,6 +33,8 @@ const MAX_CONTROL_FRAMES: usize = 16;
 const MAX_BATCHES_FOR_OTHERS: usize = 16;
 /// So many bytes are gathered at most before they are written.
 const MAX_GATHERED: usize = 32 << 10;
+/// A frame up to this length is one slice of a write, copied together on the stack.
+const SHORT: usize = 128;
 /// The writer thread's code is all in this file, and shallow.
 const WRITER_STACK: usize = 64 << 10;
 
@@ -323,14 +327,21 @@ impl Outbox {
         state: MutexGuard<'a, State>,
     ) {
         drop(state);
-        let written = match self.socket.write_now(&frame.slices()) {
+        let sent = if frame.len() <= SHORT {
+            let mut bytes = SmallVec::<[u8; SHORT]>::from_slice(frame.header());
+            bytes.extend_from_slice(frame.payload());
+            self.socket.write_now(&[IoSlice::new(&bytes)])
+        } else {
+            self.socket.write_now(&[IoSlice::new(frame.header()), IoSlice::new(frame.payload())])
+        };
+        let written = match sent {
             Ok(written) => written,
             Err(error) if error.kind() == WouldBlock => 0,
             Err(error) => return self.fail(format!("cannot write: {error}")),
         };
         let mut state = self.state.lock();
         if written == frame.len() {
-            self.settle(&mut state, &Written { messages: 1, message_bytes: written });
+            self.settle(&mut state, (1, written));
         } else {
             pipe.push_written(frame, written);
         }
@@ -354,9 +365,8 @@ impl Outbox {
                 loaded.write(|slices| self.socket.write_now(slices))
             };
             match written {
-                Ok(written) => {
+                Ok(()) => {
                     state = self.state.lock();
-                    self.settle(&mut state, &written);
                     pipe = loaded;
                 }
                 Err(error) if error.kind() == WouldBlock => {
@@ -392,16 +402,14 @@ impl Outbox {
         self.socket.set_stall_timeout(Some(timeout + timeout / 4));
         loop {
             let written = pipe.write(|slices| self.socket.write_within(slices, timeout));
-            let written = match written {
-                Ok(written) => written,
+            match written {
+                Ok(()) => {}
                 Err(error) if matches!(error.kind(), TimedOut | ConnectionAborted) => {
                     return self.fail_stalled();
                 }
                 Err(error) => return self.fail(format!("cannot write: {error}")),
-            };
-            let mut state = self.state.lock();
-            self.settle(&mut state, &written);
-            match self.load(pipe, state) {
+            }
+            match self.load(pipe, self.state.lock()) {
                 Some(loaded) => pipe = loaded,
                 None => return self.socket.set_stall_timeout(None),
             }
@@ -409,13 +417,13 @@ impl Outbox {
     }
 
     /// Takes written messages off the account.
-    fn settle(&self, state: &mut State, written: &Written) {
-        state.waiting_messages -= written.messages;
-        state.waiting_bytes -= written.message_bytes;
+    fn settle(&self, state: &mut State, (messages, bytes): (usize, usize)) {
+        state.waiting_messages -= messages;
+        state.waiting_bytes -= bytes;
         if state.has_writer {
-            QUEUED.fetch_sub(written.message_bytes, Ordering::Relaxed);
+            QUEUED.fetch_sub(bytes, Ordering::Relaxed);
         }
-        state.sent_messages += written.messages as u64;
+        state.sent_messages += messages as u64;
         self.changed.notify_all();
     }
 
@@ -427,6 +435,7 @@ impl Outbox {
         if !pipe.is_written() {
             return Some(pipe);
         }
+        self.settle(&mut state, pipe.messages());
         pipe.clear();
         if !state.control.is_empty() {
             mem::swap(&mut pipe, &mut state.control);

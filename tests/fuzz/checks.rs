@@ -397,7 +397,7 @@ fn frame(event: &Event) -> Frame {
 
 /// A frame as a client sends it.
 fn masked(frame: &Frame) -> Vec<u8> {
-    let wire = [frame.head(), frame.payload()].concat();
+    let wire = [frame.header(), frame.payload()].concat();
     let mask = [0x11, 0x22, 0x93, 0xf4];
     let head = match wire[1] {
         126 => 4,
