@@ -1,8 +1,8 @@
 //! Reaches any session, from anywhere: which connections a session has, and sending to them.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -165,7 +165,7 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Entries {
-    connections: HashMap<ConnectionId, (SessionId, Arc<Outbox>)>,
+    connections: BTreeMap<ConnectionId, (SessionId, Arc<Outbox>)>,
     sessions: HashMap<SessionId, Session>,
 }
 

@@ -71,31 +71,42 @@ struct Limits {
     close_timeout: Duration,
 }
 
+/// What every send looks at comes here, in a cache line or two: a message to thousands finds them all cold.
 #[derive(Debug, Default)]
 struct State {
-    /// Pings and pongs: they overtake messages, and have a limit of their own.
-    control: Batch,
-    control_frames: usize,
-    /// Messages that wait: those of the full batches come first.
-    full: VecDeque<Batch>,
-    open: Batch,
     /// Messages accepted and not yet written whole, with those in the pipe; and their bytes.
     waiting_messages: usize,
     waiting_bytes: usize,
     sent_messages: u64,
-    /// The write half: the batch on its way. `None` while somebody writes, and for good when the stream is finished.
-    pipe: Option<Batch>,
+    control_frames: usize,
+    /// Whether nobody writes. Whoever unsets it has the write half, and with it the pipe.
+    is_free: bool,
     /// Whether a writer thread has the pipe, because the client is slow: what waits then is part of [`QUEUED`].
     has_writer: bool,
     /// Whether the reader has more input at hand, so that its replies go out together when it has not.
     is_gathering: bool,
     /// Whether the watchdog will flush what is gathered, if a handler takes its time.
     is_watched: bool,
+    /// Sealed or failed.
+    is_closing: bool,
+    /// Everything was written and the stream was ended.
+    is_finished: bool,
+    rest: Box<Rest>,
+}
+
+/// What is needed when something waits, and at the end.
+#[derive(Debug, Default)]
+struct Rest {
+    /// The batch on its way.
+    pipe: Batch,
+    /// Pings and pongs: they overtake messages, and have a limit of their own.
+    control: Batch,
+    /// Messages that wait: those of the full batches come first.
+    full: VecDeque<Batch>,
+    open: Batch,
     sealed: Option<Close>,
     /// The close frame, until the pipe takes it.
     last: Option<Frame>,
-    /// Everything was written and the stream was ended.
-    is_finished: bool,
     failure: Option<String>,
     /// The newest writer thread; it may have ended.
     writer: Option<JoinHandle<()>>,
@@ -118,6 +129,7 @@ impl Outbox {
         process_bytes: usize,
         opening: Vec<u8>,
     ) -> Arc<Self> {
+        let rest = Rest { control: Batch::opening(opening), ..Rest::default() };
         Arc::new(Self {
             socket,
             watchdog,
@@ -131,7 +143,7 @@ impl Outbox {
             },
             reader: THIS_THREAD.with(|id| *id),
             is_sealed: AtomicBool::new(false),
-            state: Mutex::new(State { control: Batch::opening(opening), ..State::default() }),
+            state: Mutex::new(State { rest: Box::new(rest), ..State::default() }),
             changed: Condvar::new(),
         })
     }
@@ -139,7 +151,7 @@ impl Outbox {
     /// Begins to write.
     pub(crate) fn start(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        state.pipe = Some(Batch::default());
+        state.is_free = true;
         self.write_what_waits(state);
     }
 
@@ -154,7 +166,7 @@ impl Outbox {
             }
             self.wait_for(&mut state, |state| self.has_room(state, frame));
         }
-        if state.is_closing() {
+        if state.is_closing {
             return Err(Refused::Closing);
         }
         if !self.has_room(&state, frame) {
@@ -165,13 +177,11 @@ impl Outbox {
             return Err(Refused::Full);
         }
         state.count(frame);
-        match state.pipe.take() {
-            Some(pipe) if !state.is_gathering => self.write_through(frame, pipe, state),
-            pipe => {
-                state.pipe = pipe;
-                state.queue(frame);
-                self.write_or_gather(state);
-            }
+        if state.is_free && !state.is_gathering {
+            self.write_through(frame, state);
+        } else {
+            state.queue(frame);
+            self.write_or_gather(state);
         }
         Ok(())
     }
@@ -181,8 +191,8 @@ impl Outbox {
         let mut state = self.state.lock();
         let has_room = |state: &State| state.control_frames < MAX_CONTROL_FRAMES;
         self.wait_for(&mut state, has_room);
-        if !state.is_closing() && has_room(&state) {
-            state.control.push_control(frame);
+        if !state.is_closing && has_room(&state) {
+            state.rest.control.push_control(frame);
             state.control_frames += 1;
             self.write_or_gather(state);
         }
@@ -214,11 +224,12 @@ impl Outbox {
 
     fn seal_with(self: &Arc<Self>, close: Close, last: Option<Frame>) -> bool {
         let mut state = self.state.lock();
-        if state.is_closing() {
+        if state.is_closing {
             return false;
         }
-        state.sealed = Some(close);
-        state.last = last;
+        state.is_closing = true;
+        state.rest.sealed = Some(close);
+        state.rest.last = last;
         self.is_sealed.store(true, Ordering::Release);
         self.changed.notify_all();
         self.write_what_waits(state);
@@ -229,10 +240,11 @@ impl Outbox {
     /// Gives the connection up, with what waits for it.
     pub(crate) fn fail(&self, reason: String) {
         let mut state = self.state.lock();
-        if state.failure.is_none() && !state.is_finished {
-            state.failure = Some(reason);
+        if state.rest.failure.is_none() && !state.is_finished {
+            state.is_closing = true;
+            state.rest.failure = Some(reason);
             self.is_sealed.store(true, Ordering::Release);
-            let dropped = (mem::take(&mut state.full), mem::take(&mut state.open));
+            let dropped = (mem::take(&mut state.rest.full), mem::take(&mut state.rest.open));
             self.changed.notify_all();
             drop(state);
             drop(dropped);
@@ -252,18 +264,18 @@ impl Outbox {
 
     /// Why it is being closed.
     pub(crate) fn sealed(&self) -> Option<Close> {
-        self.state.lock().sealed.clone()
+        self.state.lock().rest.sealed.clone()
     }
 
     /// Waits for the end of a sealed outbox: everything written, or given up by the watchdog's cut at the latest.
     pub(crate) fn wait_until_done(&self) -> Done {
         let mut state = self.state.lock();
-        while !state.is_finished && state.failure.is_none() {
+        while !state.is_finished && state.rest.failure.is_none() {
             self.changed.wait(&mut state);
         }
-        let writer = state.writer.take();
+        let writer = state.rest.writer.take();
         let done = Done {
-            failure: state.failure.clone(),
+            failure: state.rest.failure.clone(),
             sent: state.sent_messages,
             unsent: state.waiting_messages,
         };
@@ -296,7 +308,7 @@ impl Outbox {
         mut condition: impl FnMut(&State) -> bool,
     ) {
         let deadline = deadline::after(self.limits.write_timeout);
-        while !condition(state) && !state.is_closing() {
+        while !condition(state) && !state.is_closing {
             if self.changed.wait_until(state, deadline).timed_out() {
                 return;
             }
@@ -320,12 +332,8 @@ impl Outbox {
     }
 
     /// The common case: nothing waits, so that the frame need not be copied to a batch.
-    fn write_through<'a>(
-        self: &'a Arc<Self>,
-        frame: &Frame,
-        mut pipe: Batch,
-        state: MutexGuard<'a, State>,
-    ) {
+    fn write_through<'a>(self: &'a Arc<Self>, frame: &Frame, mut state: MutexGuard<'a, State>) {
+        state.is_free = false;
         drop(state);
         let sent = if frame.len() <= SHORT {
             let mut bytes = SmallVec::<[u8; SHORT]>::from_slice(frame.header());
@@ -340,17 +348,22 @@ impl Outbox {
             Err(error) => return self.fail(format!("cannot write: {error}")),
         };
         let mut state = self.state.lock();
-        if written == frame.len() {
-            self.settle(&mut state, (1, written));
-        } else {
+        if written < frame.len() {
+            let mut pipe = mem::take(&mut state.rest.pipe);
             pipe.push_written(frame, written);
+            return self.write_on(pipe, state);
         }
-        self.write_on(pipe, state);
+        self.settle(&mut state, (1, written));
+        state.is_free = true;
+        if state.has_work() {
+            self.write_what_waits(state);
+        }
     }
 
     /// Writes from this thread what the client takes at once, if nobody writes already.
     fn write_what_waits<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
-        if let Some(pipe) = state.pipe.take() {
+        if mem::take(&mut state.is_free) {
+            let pipe = mem::take(&mut state.rest.pipe);
             self.write_on(pipe, state);
         }
     }
@@ -389,7 +402,7 @@ impl Outbox {
             .stack_size(WRITER_STACK)
             .spawn(move || outbox.write_all(pipe));
         match writer {
-            Ok(writer) => self.state.lock().writer = Some(writer),
+            Ok(writer) => self.state.lock().rest.writer = Some(writer),
             Err(error) => self.fail(format!("no thread to wait for a slow client: {error}")),
         }
     }
@@ -429,7 +442,7 @@ impl Outbox {
 
     /// Fills `pipe` with what is next; without anything it lays the pipe down, or ends the stream when that was all.
     fn load(&self, mut pipe: Batch, mut state: MutexGuard<'_, State>) -> Option<Batch> {
-        if state.failure.is_some() {
+        if state.rest.failure.is_some() {
             return None;
         }
         if !pipe.is_written() {
@@ -437,26 +450,28 @@ impl Outbox {
         }
         self.settle(&mut state, pipe.messages());
         pipe.clear();
-        if !state.control.is_empty() {
-            mem::swap(&mut pipe, &mut state.control);
+        let rest = &mut *state.rest;
+        if !rest.control.is_empty() {
+            mem::swap(&mut pipe, &mut rest.control);
             state.control_frames = 0;
-        } else if let Some(batch) = state.full.pop_front() {
+        } else if let Some(batch) = rest.full.pop_front() {
             pipe = batch;
-        } else if !state.open.is_empty() {
-            mem::swap(&mut pipe, &mut state.open);
-        } else if let Some(frame) = state.last.take() {
+        } else if !rest.open.is_empty() {
+            mem::swap(&mut pipe, &mut rest.open);
+        } else if let Some(frame) = rest.last.take() {
             pipe.push_control(&frame);
-        } else if state.sealed.is_some() {
+        } else if rest.sealed.is_some() {
             state.is_finished = true;
             drop(state);
             self.socket.finish_writing();
             self.changed.notify_all();
             return None;
         } else {
-            state.has_writer = false;
             // What a burst needed, an idle connection does not.
-            state.full = VecDeque::new();
-            state.pipe = Some(pipe);
+            rest.full = VecDeque::new();
+            rest.pipe = pipe;
+            state.has_writer = false;
+            state.is_free = true;
             return None;
         }
         Some(pipe)
@@ -491,8 +506,8 @@ pub(crate) struct Done {
 }
 
 impl State {
-    fn is_closing(&self) -> bool {
-        self.sealed.is_some() || self.failure.is_some()
+    fn has_work(&self) -> bool {
+        self.waiting_messages > 0 || self.control_frames > 0 || self.is_closing
     }
 
     fn count(&mut self, frame: &Frame) {
@@ -504,10 +519,11 @@ impl State {
     }
 
     fn queue(&mut self, frame: &Frame) {
-        if self.open.is_full() {
-            self.full.push_back(mem::take(&mut self.open));
+        let Rest { full, open, .. } = &mut *self.rest;
+        if open.is_full() {
+            full.push_back(mem::take(open));
         }
-        self.open.push_message(frame);
+        open.push_message(frame);
     }
 }
 
