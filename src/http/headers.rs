@@ -3,13 +3,25 @@
 /// The fields of a request or response, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Headers {
-    fields: Vec<(String, String)>,
+    /// Names and values one behind the other: a WebSocket keeps those of its request, and a string each would be most
+    /// of what that takes.
+    text: String,
+    /// Where the names and the values end.
+    ends: Vec<(usize, usize)>,
 }
 
 impl Headers {
+    /// Without fields, with room for `count` of them that have `bytes` together.
+    pub(crate) fn with_capacity(count: usize, bytes: usize) -> Self {
+        Self { text: String::with_capacity(bytes), ends: Vec::with_capacity(count) }
+    }
+
     /// Adds a field behind the others, whether or not the name is there already.
-    pub(crate) fn append(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.fields.push((name.into(), value.into()));
+    pub(crate) fn append(&mut self, name: &str, value: &str) {
+        self.text.push_str(name);
+        let end_of_name = self.text.len();
+        self.text.push_str(value);
+        self.ends.push((end_of_name, self.text.len()));
     }
 
     /// The first value of that name.
@@ -50,7 +62,12 @@ impl Headers {
 
     /// All fields, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        let mut start = 0;
+        self.ends.iter().map(move |(end_of_name, end)| {
+            let name = &self.text[start..*end_of_name];
+            start = *end;
+            (name, &self.text[*end_of_name..*end])
+        })
     }
 }
 
@@ -74,7 +91,7 @@ mod tests {
     fn headers(fields: &[(&str, &str)]) -> Headers {
         let mut headers = Headers::default();
         for (name, value) in fields {
-            headers.append(*name, *value);
+            headers.append(name, value);
         }
         headers
     }

@@ -1,5 +1,6 @@
 //! Bytes in, requests out, under limits (RFC 9112). No socket in sight.
 
+use std::borrow::Cow;
 use std::io;
 
 use crate::http::headers::Headers;
@@ -8,7 +9,7 @@ use crate::http::method::Method;
 use crate::http::status::Status;
 
 /// One read takes at most this much.
-const READ: usize = 4096;
+const READ: usize = 2048;
 /// The longest line before a chunk, with its extensions, which are ignored.
 const MAX_CHUNK_LINE: usize = 1024;
 
@@ -295,9 +296,9 @@ fn parse_lines(bytes: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, 
         let reason = format!("the method {method:?} is unknown");
         return Err(Rejection { status: Status::NOT_IMPLEMENTED, reason });
     };
-    let mut headers = Headers::default();
+    let mut headers = Headers::with_capacity(head.headers.len(), length);
     for field in head.headers.iter() {
-        headers.append(field.name, field_text(field.value));
+        headers.append(field.name, &field_text(field.value));
     }
     let (path, query, authority) = split_target(target)?;
     let is_http_11 = version == 1;
@@ -342,9 +343,9 @@ fn names_http_version(head: &[u8]) -> bool {
 }
 
 /// Bytes over 127 are read as UTF-8 where they are that, and as Latin-1 otherwise (RFC 9110 §5.5).
-fn field_text(value: &[u8]) -> String {
+fn field_text(value: &[u8]) -> Cow<'_, str> {
     match str::from_utf8(value) {
-        Ok(text) => text.to_owned(),
+        Ok(text) => text.into(),
         Err(_) => value.iter().map(|byte| char::from(*byte)).collect(),
     }
 }

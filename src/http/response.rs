@@ -9,6 +9,9 @@ use crate::http::cookie::Cookie;
 use crate::http::headers::{Headers, is_field_value, is_token};
 use crate::http::status::Status;
 
+/// Most heads are shorter, that of a 101 with a session cookie too.
+const USUAL_HEAD: usize = 320;
+
 /// What a controller answers.
 ///
 /// ```
@@ -114,7 +117,7 @@ impl Response {
     pub fn append_header(mut self, name: &str, value: impl Into<String>) -> Self {
         let value = value.into();
         if is_token(name) && is_field_value(&value) {
-            self.headers.append(name, value);
+            self.headers.append(name, &value);
         } else {
             self.invalid.get_or_insert_with(|| format!("the header {name:?}: {value:?}"));
         }
@@ -126,7 +129,7 @@ impl Response {
     #[expect(clippy::needless_pass_by_value, reason = "it is made for this call")]
     pub fn cookie(mut self, cookie: Cookie) -> Self {
         if cookie.is_valid() {
-            self.headers.append("Set-Cookie", cookie.to_string());
+            self.headers.append("Set-Cookie", &cookie.to_string());
         } else {
             self.invalid.get_or_insert_with(|| format!("the cookie {:?}", cookie.to_string()));
         }
@@ -239,7 +242,8 @@ impl Response {
     }
 
     fn encode_head(&self) -> String {
-        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status.code(), self.status.reason());
+        let mut head = String::with_capacity(USUAL_HEAD);
+        let _ = write!(head, "HTTP/1.1 {} {}\r\n", self.status.code(), self.status.reason());
         let _ = write!(head, "Date: {}\r\n", httpdate::fmt_http_date(SystemTime::now()));
         for (name, value) in self.headers.iter() {
             let is_ours = ["Content-Length", "Transfer-Encoding", "Date", "Connection"]

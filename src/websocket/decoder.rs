@@ -12,7 +12,7 @@ use crate::websocket::header::{self, Header, Opcode};
 use crate::websocket::message::{Message, Text};
 
 /// The input buffer's size to begin with: it grows with what comes at once, and most connections are quiet.
-const FIRST_INPUT: usize = 1 << 10;
+const FIRST_INPUT: usize = 512;
 /// A long payload's buffer grows by this much, or doubles where that is more: memory follows the bytes that came.
 const GROWTH: usize = 64 * 1024;
 

@@ -194,7 +194,7 @@ mod tests {
     fn request(fields: &[(&str, &str)]) -> Parsed {
         let mut headers = Headers::default();
         for (name, value) in fields {
-            headers.append(*name, *value);
+            headers.append(name, value);
         }
         Parsed {
             method: Method::Get,
