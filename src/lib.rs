@@ -57,7 +57,7 @@
 //!    the client does not take waits in the *outbox*, and a *writer* thread waits with it until it has caught up.
 //! 6. Whoever closes first seals the outbox: what waits goes out, then the close frame, then the end of the stream.
 //!    The reader reads on until the client ends too. The *watchdog*, one thread per server, cuts what takes too long.
-//! 7. `handle_close` is called, `handle` returns, the thread ends.
+//! 7. `handle_close` is called, `handle` returns, and the thread ends, or waits a moment for another connection.
 //!
 //! That `handle` *is* the connection makes a hand-written [`Controller`](controller::Controller) equal to the derive,
 //! lets a controller be made for one connection from its request, and keeps a panic on the thread that it concerns.
@@ -65,22 +65,22 @@
 //! # The house
 //!
 //! A file imports from files below it only; `tests/floors.rs` holds this drawing and checks it. Parsers and protocol
-//! rules know no socket: bytes in, values out. Frame headers are parsed by tungstenite; the rest of the receiving side is
-//! `websocket/decoder.rs`, whose first lines say why. The outgoing queue is a lock around two queues and not a channel,
-//! because the write half moves with it: see `websocket/outbox.rs`.
+//! rules know no socket: bytes in, values out. `websocket/decoder.rs` says in its first lines why tungstenite's reader
+//! does not serve here. The outgoing queue is a lock around batches of frames and not a channel, because the write half
+//! moves with it: see `websocket/outbox.rs`.
 //!
 //! ```text
-//! server/      builder · handle · acceptor         start and stop; accept, a thread per connection
-//! http/        serve                               a connection's requests, in order
+//! server/      builder · handle · acceptor         start and stop; accept
+//! http/        serve     server/pool               a connection's requests, in order; the threads
 //!              router                              path → controller
 //! controller/  websocket                           the session inside `handle`
 //! controller/  http      comms   websocket/connection    Controller; who is connected; the reader's side
 //! http/        request   websocket/handshake
 //!              link                                a connection as its server sees it
 //! websocket/   outbox                              the only writer
-//! http/        parser, response · websocket/ decoder, frame, settings · session, settings
+//! http/        parser, response · websocket/ decoder, frame, batch, settings · session, settings
 //!              socket, watchdog · http/ cookie, peer       bytes in and out; the clock; whom to believe
-//! (ground)     deadline, error, executor, os, signals · http/ headers, host, path … · websocket/ message, close
+//! (ground)     deadline, error, executor, os, signals · http/ headers, host, path … · websocket/ header, message, close
 //! ```
 
 mod deadline;
