@@ -12,12 +12,14 @@ use parking_lot::RwLock;
 use smallvec::SmallVec;
 
 use crate::session::{ConnectionId, SessionId};
+pub use crate::topics::SubscribeError;
+use crate::topics::Topics;
 use crate::websocket::close::{Close, CloseCode, InvalidClose};
 use crate::websocket::frame::Frame;
 use crate::websocket::message::Message;
 use crate::websocket::outbox::{Outbox, Refused};
 
-/// Who is meant: one session, one connection, or everybody. Made anywhere in the program, from any thread.
+/// Who is meant: one session, one connection, a topic's subscribers, or everybody. Made anywhere in the program, from any thread.
 ///
 /// ```
 /// use rwf::prelude::*;
@@ -29,6 +31,10 @@ use crate::websocket::outbox::{Outbox, Refused};
 /// Comms::notify().send("to everyone")?;
 /// Comms::broadcast(42).send("to everyone but user 42")?;
 /// Comms::websocket(42).close(CloseCode::Normal, "see you")?;
+///
+/// // Whoever has subscribed, until it unsubscribes or leaves.
+/// Comms::websocket(42).subscribe("room:7")?;
+/// Comms::topic("room:7").send("to all in the room")?;
 /// # Ok(())
 /// # }
 /// ```
@@ -43,6 +49,7 @@ pub struct Comms {
 enum Target {
     Session(SessionId),
     Connection(ConnectionId),
+    Topic(String),
     AllBut(SessionId),
     All,
 }
@@ -58,6 +65,13 @@ impl Comms {
     #[must_use]
     pub fn connection(connection: impl Into<ConnectionId>) -> Self {
         Self { target: Target::Connection(connection.into()) }
+    }
+
+    /// All connections that have [subscribed](Self::subscribe) to a topic: a name of up to 255 bytes, `room:7` say, which
+    /// exists while anybody has subscribed to it.
+    #[must_use]
+    pub fn topic(name: impl Into<String>) -> Self {
+        Self { target: Target::Topic(name.into()) }
     }
 
     /// Everyone who is connected, except one session.
@@ -105,6 +119,42 @@ impl Comms {
             own.into_iter().for_each(send);
             if taken == 0 && !outboxes.is_empty() { Err(error) } else { Ok(taken) }
         })
+    }
+
+    /// Has those who are meant, and are connected now, get what is sent to a [topic](Self::topic) from here on; for how
+    /// many of them that is new. It ends with their connections.
+    ///
+    /// ```
+    /// use rwf::prelude::*;
+    ///
+    /// struct Chat { room: String, tab: ConnectionId }
+    ///
+    /// #[async_trait]
+    /// impl WebsocketController for Chat {
+    ///     async fn handle_connection(&self, _client: &SessionId) -> Result<(), Error> {
+    ///         Comms::connection(self.tab).subscribe(&self.room)?;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     async fn handle_message(&self, _client: &SessionId, message: Message) -> Result<(), Error> {
+    ///         Comms::topic(&self.room).send(message)?;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The name is longer than 255 bytes, or a connection has
+    /// [`max_topics`](crate::controller::Websocket::max_topics) already; the others are subscribed nevertheless.
+    pub fn subscribe(&self, topic: &str) -> Result<usize, SubscribeError> {
+        Registry::global().subscribe(&self.target, topic)
+    }
+
+    /// Ends what [`subscribe`](Self::subscribe) began; for how many connections.
+    #[expect(clippy::must_use_candidate, reason = "how many it were is mostly of no interest")]
+    pub fn unsubscribe(&self, topic: &str) -> usize {
+        Registry::global().unsubscribe(&self.target, topic)
     }
 
     /// Closes: what is queued goes out first, then the close frame. How many connections this call began to close.
@@ -167,12 +217,13 @@ pub(crate) struct Registry {
 struct Entries {
     connections: BTreeMap<ConnectionId, (SessionId, Arc<Outbox>)>,
     sessions: HashMap<SessionId, Session>,
+    topics: Topics,
 }
 
 #[derive(Debug, Default)]
 struct Session {
-    outboxes: Outboxes,
-    /// The length of `outboxes`, for a look without the lock.
+    connections: SmallVec<[(ConnectionId, Arc<Outbox>); 1]>,
+    /// The length of `connections`, for a look without the lock.
     count: Arc<AtomicUsize>,
 }
 
@@ -200,8 +251,8 @@ impl Own {
 
 impl Session {
     fn update_count(&self) -> usize {
-        self.count.store(self.outboxes.len(), Ordering::Release);
-        self.outboxes.len()
+        self.count.store(self.connections.len(), Ordering::Release);
+        self.connections.len()
     }
 }
 
@@ -222,7 +273,7 @@ impl Registry {
         let mut entries = self.entries.write();
         entries.connections.insert(connection, (session, Arc::clone(&outbox)));
         let of_session = entries.sessions.entry(session).or_default();
-        of_session.outboxes.push(Arc::clone(&outbox));
+        of_session.connections.push((connection, Arc::clone(&outbox)));
         let connections = of_session.update_count();
         let own = Own { session, outbox, count: Arc::clone(&of_session.count) };
         Registration { registry: self, connection, connections, own }
@@ -230,31 +281,67 @@ impl Registry {
 
     /// The outboxes that are meant, cloned: they are used when the lock is released.
     fn find(&self, target: &Target) -> Outboxes {
-        let entries = self.entries.read();
-        match target {
-            Target::Session(session) => {
-                let session = entries.sessions.get(session);
-                session.map(|session| session.outboxes.clone()).unwrap_or_default()
-            }
-            Target::Connection(connection) => {
-                let entry = entries.connections.get(connection);
-                entry.map(|(_, outbox)| Arc::clone(outbox)).into_iter().collect()
-            }
-            Target::AllBut(excluded) => {
-                let others =
-                    entries.connections.values().filter(|(session, _)| session != excluded);
-                others.map(|(_, outbox)| Arc::clone(outbox)).collect()
-            }
-            Target::All => {
-                entries.connections.values().map(|(_, outbox)| Arc::clone(outbox)).collect()
+        let mut outboxes = Outboxes::new();
+        self.entries.read().visit(target, |_, outbox| outboxes.push(Arc::clone(outbox)));
+        outboxes
+    }
+
+    fn subscribe(&self, target: &Target, topic: &str) -> Result<usize, SubscribeError> {
+        let mut entries = self.entries.write();
+        let mut result = Ok(0);
+        for (connection, outbox) in entries.members(target) {
+            match entries.topics.subscribe(connection, &outbox, topic) {
+                Ok(is_new) => result = result.map(|count| count + usize::from(is_new)),
+                Err(error) => result = Err(error),
             }
         }
+        result
+    }
+
+    fn unsubscribe(&self, target: &Target, topic: &str) -> usize {
+        let mut entries = self.entries.write();
+        let members = entries.members(target).into_iter();
+        members.filter(|(connection, _)| entries.topics.unsubscribe(*connection, topic)).count()
     }
 
     #[cfg(test)]
     fn len(&self) -> (usize, usize) {
         let entries = self.entries.read();
         (entries.connections.len(), entries.sessions.len())
+    }
+
+    #[cfg(test)]
+    fn topics(&self) -> (usize, usize) {
+        self.entries.read().topics.len()
+    }
+}
+
+impl Entries {
+    fn visit(&self, target: &Target, mut visit: impl FnMut(ConnectionId, &Arc<Outbox>)) {
+        let connections = self.connections.iter();
+        match target {
+            Target::Session(session) => {
+                let connections = self.sessions.get(session).map(|session| &session.connections);
+                connections.into_iter().flatten().for_each(|(id, outbox)| visit(*id, outbox));
+            }
+            Target::Connection(connection) => {
+                let entry = self.connections.get(connection);
+                entry.into_iter().for_each(|(_, outbox)| visit(*connection, outbox));
+            }
+            Target::Topic(topic) => {
+                self.topics.subscribers(topic).for_each(|(id, outbox)| visit(id, outbox));
+            }
+            Target::AllBut(excluded) => connections
+                .filter(|(_, (session, _))| session != excluded)
+                .for_each(|(id, (_, outbox))| visit(*id, outbox)),
+            Target::All => connections.for_each(|(id, (_, outbox))| visit(*id, outbox)),
+        }
+    }
+
+    fn members(&self, target: &Target) -> Vec<(ConnectionId, Arc<Outbox>)> {
+        let mut members = Vec::new();
+        self.visit(target, |connection, outbox| members.push((connection, Arc::clone(outbox))));
+        members
     }
 }
 
@@ -281,11 +368,11 @@ impl Registration<'_> {
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        let Own { session, outbox, .. } = &self.own;
         let mut entries = self.registry.entries.write();
         entries.connections.remove(&self.connection);
-        if let Entry::Occupied(mut entry) = entries.sessions.entry(*session) {
-            entry.get_mut().outboxes.retain(|other| !Arc::ptr_eq(other, outbox));
+        entries.topics.leave(self.connection);
+        if let Entry::Occupied(mut entry) = entries.sessions.entry(self.own.session) {
+            entry.get_mut().connections.retain(|(connection, _)| *connection != self.connection);
             if entry.get().update_count() == 0 {
                 entry.remove();
             }
@@ -334,6 +421,45 @@ mod tests {
         drop((two, other));
         assert_eq!(registry.len(), (0, 0));
     }
+
+    #[test]
+    fn topics_are_there_while_somebody_has_subscribed() {
+        let registry = Registry::default();
+        let (a, b) = (ConnectionId::next(), ConnectionId::next());
+        let one = registry.register(1.into(), a, outbox());
+        let _two = registry.register(2.into(), b, outbox());
+        let topic = |name: &str| registry.find(&Target::Topic(name.to_owned())).len();
+        assert_eq!(registry.subscribe(&Target::Session(3.into()), "news"), Ok(0), "nobody");
+        assert_eq!((topic("news"), registry.topics()), (0, (0, 0)));
+
+        assert_eq!(registry.subscribe(&Target::All, "news"), Ok(2));
+        assert_eq!(registry.subscribe(&Target::Connection(a), "news"), Ok(0), "it has already");
+        assert_eq!(registry.subscribe(&Target::Connection(a), "sport"), Ok(1));
+        assert_eq!((topic("news"), topic("sport"), registry.topics()), (2, 1, (2, 2)));
+
+        assert_eq!(registry.unsubscribe(&Target::All, "sport"), 1);
+        assert_eq!((topic("sport"), registry.topics()), (0, (1, 2)));
+        assert_eq!(registry.unsubscribe(&Target::All, "sport"), 0);
+        drop(one);
+        assert_eq!((topic("news"), registry.topics()), (1, (1, 1)));
+        assert_eq!(registry.unsubscribe(&Target::Topic("news".to_owned()), "news"), 1);
+        assert_eq!(registry.topics(), (0, 0));
+    }
+
+    #[test]
+    fn a_connection_has_so_many_topics_and_no_more() {
+        let registry = Registry::default();
+        let _one = registry.register(1.into(), ConnectionId::next(), outbox());
+        let subscribe = |topic: &str| registry.subscribe(&Target::All, topic);
+        for number in 0..128 {
+            assert_eq!(subscribe(&number.to_string()), Ok(1));
+        }
+        assert_eq!(subscribe("one more"), Err(SubscribeError::TooMany));
+        assert_eq!(subscribe("7"), Ok(0), "it has that one");
+        assert_eq!(registry.unsubscribe(&Target::All, "7"), 1);
+        assert_eq!(subscribe(&"x".repeat(256)), Err(SubscribeError::TooLong));
+        assert_eq!(subscribe(&"x".repeat(255)), Ok(1));
+    }
 }
 
 #[cfg(test)]
@@ -369,6 +495,7 @@ mod properties {
             Target::Session(wanted) => session == wanted,
             Target::Connection(wanted) => *connection == wanted,
             Target::AllBut(excluded) => session != excluded,
+            Target::Topic(_) => unreachable!("checked by itself"),
             Target::All => true,
         });
         let addresses: HashSet<_> = found.iter().map(Arc::as_ptr).collect();

@@ -74,8 +74,8 @@
 //! http/        serve     server/pool               a connection's requests, in order; the threads
 //!              router                              path → controller
 //! controller/  websocket                           the session inside `handle`
-//! controller/  http      comms   websocket/connection    Controller; who is connected; the reader's side
-//! http/        request   websocket/handshake
+//! controller/  http      comms                     Controller; who is connected
+//! http/        request   topics · websocket/ connection, handshake    who has subscribed; the reader's side
 //!              link                                a connection as its server sees it
 //! websocket/   outbox                              the only writer
 //! http/        parser, response · websocket/ decoder, frame, batch, settings · session, settings
@@ -98,6 +98,7 @@ mod server;
 mod settings;
 mod signals;
 mod socket;
+mod topics;
 mod watchdog;
 
 pub mod comms;

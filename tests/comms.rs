@@ -32,6 +32,55 @@ fn a_send_reaches_all_tabs_of_a_session_and_nobody_else() {
 }
 
 #[test]
+fn a_topic_reaches_those_who_have_subscribed_while_they_are_there() {
+    let server = serve(vec![route!("/" => Echo)]);
+    let (ours, theirs) = (SessionId::guest(), SessionId::guest());
+    let (topic, other_topic) = (format!("room:{ours}"), format!("room:{theirs}"));
+    let mut tabs = [tab(&server, ours), tab(&server, ours)];
+    let mut other = tab(&server, theirs);
+    assert_eq!(Comms::topic(&topic).send("too early"), Ok(0), "nobody has subscribed");
+    assert_eq!(Comms::websocket(ours).subscribe(&topic), Ok(2), "both tabs");
+    assert_eq!(Comms::websocket(ours).subscribe(&topic), Ok(0), "they have already");
+    assert_eq!(Comms::websocket(theirs).subscribe(&other_topic), Ok(1));
+    assert_eq!(Comms::topic(&topic).send("to the room"), Ok(2));
+    for tab in &mut tabs {
+        assert_eq!(tab.text_frame(), "to the room");
+    }
+
+    assert_eq!(Comms::websocket(theirs).subscribe(&topic), Ok(1));
+    assert_eq!(Comms::websocket(ours).unsubscribe(&topic), 2);
+    assert_eq!(Comms::topic(&topic).send("to who is left"), Ok(1));
+    assert_eq!(other.text_frame(), "to who is left", "in two rooms, and reached in both");
+    assert_eq!(Comms::topic(&topic).close(4001, "the room closes"), Ok(1));
+    assert_eq!(other.close_frame(), (4001, "the room closes".to_owned()));
+    other.send_close(4001, "");
+    wait_until("the rooms are empty", || {
+        [&topic, &other_topic].into_iter().all(|topic| Comms::topic(topic).send("hello?") == Ok(0))
+    });
+    assert_eq!(Comms::websocket(ours).send("still here"), Ok(2), "the others are there");
+}
+
+#[test]
+fn a_connection_that_subscribes_without_end_is_told() {
+    use rwf::comms::SubscribeError;
+    use rwf::controller::Websocket;
+    let settings = Websocket::new().max_topics(2);
+    let server =
+        common::start(rwf::http::Server::new(vec![route!("/" => Echo)]).websocket(settings));
+    let session = SessionId::guest();
+    let _tab = tab(&server, session);
+    let comms = Comms::websocket(session);
+    let topics = [1, 2, 3].map(|number| format!("{number} {session}"));
+    assert_eq!(
+        topics.each_ref().map(|topic| comms.subscribe(topic)),
+        [Ok(1), Ok(1), Err(SubscribeError::TooMany)]
+    );
+    assert_eq!(comms.unsubscribe(&topics[0]), 1);
+    assert_eq!(comms.subscribe(&topics[2]), Ok(1), "there is room again");
+    assert_eq!(comms.subscribe(&"x".repeat(256)), Err(SubscribeError::TooLong));
+}
+
+#[test]
 fn nobody_there_is_no_error() {
     let comms = Comms::websocket(SessionId::guest());
     assert_eq!(comms.send("hello?"), Ok(0));

@@ -316,6 +316,85 @@ fn tabs_that_come_and_go_miss_nothing_while_they_are_there() {
     wait_until("the session is gone", || Comms::websocket(session).send("anybody?") == Ok(0));
 }
 
+#[test]
+fn subscribing_those_who_leave_leaves_nothing_behind() {
+    const TIME: Duration = Duration::from_secs(2);
+    const LEAD: usize = 500;
+    let settings = Websocket::new().outbox_messages(1 << 20).close_timeout(DEADLINE);
+    let server = start(Server::new(vec![route!("/" => Echo)]).websocket(settings));
+    let address = server.local_addr();
+    let (staying, visiting) = (SessionId::guest(), SessionId::guest());
+    // Other tests of this process have topics of their own.
+    let topics = [1, 2].map(|number| format!("{number} {staying}"));
+    let mut resident = tab(address, staying);
+    assert_eq!(Comms::websocket(staying).subscribe(&topics[0]), Ok(1));
+    let (read, end) = (AtomicUsize::new(0), Instant::now() + TIME);
+    let is_over = || Instant::now() >= end;
+    thread::scope(|scope| {
+        let (topics, read) = (&topics, &read);
+        let publisher = scope.spawn(move || {
+            let mut number = 0;
+            while !is_over() {
+                if number > read.load(Ordering::SeqCst) + LEAD {
+                    thread::sleep(Duration::from_micros(100));
+                    continue;
+                }
+                let reached = Comms::topic(&topics[0]).send(format!("0 {number}"));
+                assert!(
+                    reached.is_ok_and(|count| count >= 1),
+                    "the subscriber is lost: {reached:?}"
+                );
+                let _ = Comms::topic(&topics[1]).send("not for those who stay");
+                number += 1;
+            }
+            number
+        });
+        scope.spawn(move || {
+            let (mut random, mut new) = (random(), 0);
+            while !is_over() {
+                let topic = &topics[random.below(2)];
+                match random.below(3) {
+                    0 => drop(Comms::websocket(visiting).unsubscribe(topic)),
+                    _ => new += Comms::websocket(visiting).subscribe(topic).unwrap(),
+                }
+            }
+            assert!(new > 0, "nobody was there to subscribe");
+        });
+        for seed in 0..3 {
+            scope.spawn(move || {
+                let mut random = Random::new(seed);
+                while !is_over() {
+                    let visitor = tab(address, visiting);
+                    dawdle(&mut random, Duration::from_millis(3));
+                    match random.below(2) {
+                        0 => drop(visitor),
+                        _ => drop(Comms::websocket(visiting).close(4000, "go").unwrap()),
+                    }
+                }
+            });
+        }
+        let resident = &mut resident;
+        let reading = scope.spawn(move || {
+            for number in 0.. {
+                let frame = resident.frame();
+                if frame.first == 0x88 {
+                    return number;
+                }
+                assert_eq!(parse(&frame), (0, number), "out of order, or not subscribed to");
+                read.fetch_add(1, Ordering::SeqCst);
+            }
+            unreachable!("numbers end later");
+        });
+        let sent = publisher.join().unwrap();
+        Comms::websocket(staying).close(4000, "over").unwrap();
+        assert_eq!(reading.join().unwrap(), sent, "the subscriber missed some");
+    });
+    drop(resident);
+    for topic in &topics {
+        wait_until("the topic is gone", || Comms::topic(topic).send("anybody?") == Ok(0));
+    }
+}
+
 /// Reads for a while, and leaves in one of three ways; what comes has no gaps.
 fn visit(random: &mut Random, mut tab: Raw) {
     let mut next: BTreeMap<usize, usize> = BTreeMap::new();

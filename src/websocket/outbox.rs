@@ -66,6 +66,7 @@ struct Limits {
     /// Over all outboxes of the process.
     process_bytes: usize,
     messages: usize,
+    topics: usize,
     overflow: Overflow,
     write_timeout: Duration,
     close_timeout: Duration,
@@ -137,6 +138,7 @@ impl Outbox {
                 bytes: settings.outbox_bytes,
                 process_bytes,
                 messages: settings.outbox_messages,
+                topics: settings.max_topics,
                 overflow: settings.overflow,
                 write_timeout: settings.write_timeout,
                 close_timeout: settings.close_timeout,
@@ -284,6 +286,11 @@ impl Outbox {
             let _ = writer.join();
         }
         done
+    }
+
+    /// To how many topics its connection may subscribe.
+    pub(crate) fn max_topics(&self) -> usize {
+        self.limits.topics
     }
 
     /// Whether the calling thread reads this connection and runs its handlers.

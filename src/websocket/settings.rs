@@ -27,6 +27,7 @@ pub struct Websocket {
     pub(crate) read_buffer_size: usize,
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_messages: usize,
+    pub(crate) max_topics: usize,
     pub(crate) overflow: Overflow,
     pub(crate) ping_interval: Option<Duration>,
     pub(crate) ping_timeout: Duration,
@@ -63,6 +64,7 @@ impl Default for Websocket {
             read_buffer_size: 8 << 10,
             outbox_bytes: 1 << 20,
             outbox_messages: 1024,
+            max_topics: 128,
             overflow: Overflow::Close,
             ping_interval: Some(Duration::from_secs(20)),
             ping_timeout: Duration::from_secs(20),
@@ -118,6 +120,14 @@ impl Websocket {
     #[must_use]
     pub fn outbox_bytes(mut self, bytes: usize) -> Self {
         self.outbox_bytes = bytes;
+        self
+    }
+
+    /// The most topics that a connection is [subscribed](crate::comms::Comms::subscribe) to, default 128: where clients
+    /// choose them, they must not choose without end.
+    #[must_use]
+    pub fn max_topics(mut self, topics: usize) -> Self {
+        self.max_topics = topics;
         self
     }
 

@@ -1,0 +1,112 @@
+//! Who has subscribed to what: names that connections choose to be reached by.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use crate::session::ConnectionId;
+use crate::websocket::outbox::Outbox;
+
+/// The longest name of a topic, in bytes: clients may have a say in it.
+const MAX_NAME: usize = 255;
+
+/// The subscriptions of a registry. A topic is there while somebody has subscribed to it.
+#[derive(Debug, Default)]
+pub(crate) struct Topics {
+    /// In the order in which they connected.
+    subscribers: HashMap<Arc<str>, BTreeMap<ConnectionId, Arc<Outbox>>>,
+    /// The topics of a connection that has any.
+    subscriptions: HashMap<ConnectionId, BTreeSet<Arc<str>>>,
+}
+
+impl Topics {
+    pub(crate) fn subscribers(
+        &self,
+        topic: &str,
+    ) -> impl Iterator<Item = (ConnectionId, &Arc<Outbox>)> {
+        self.subscribers.get(topic).into_iter().flatten().map(|(id, outbox)| (*id, outbox))
+    }
+
+    /// Whether that is new.
+    pub(crate) fn subscribe(
+        &mut self,
+        connection: ConnectionId,
+        outbox: &Arc<Outbox>,
+        topic: &str,
+    ) -> Result<bool, SubscribeError> {
+        if topic.len() > MAX_NAME {
+            return Err(SubscribeError::TooLong);
+        }
+        let count = self.subscriptions.get(&connection).map_or(0, |topics| {
+            // One that is there already is no more than there are.
+            if topics.contains(topic) { 0 } else { topics.len() }
+        });
+        if count >= outbox.max_topics() {
+            return Err(SubscribeError::TooMany);
+        }
+        let name = self.subscribers.get_key_value(topic).map(|(name, _)| Arc::clone(name));
+        let name = name.unwrap_or_else(|| topic.into());
+        self.subscribers
+            .entry(Arc::clone(&name))
+            .or_default()
+            .insert(connection, Arc::clone(outbox));
+        Ok(self.subscriptions.entry(connection).or_default().insert(name))
+    }
+
+    /// Whether it had subscribed.
+    pub(crate) fn unsubscribe(&mut self, connection: ConnectionId, topic: &str) -> bool {
+        let Entry::Occupied(mut topics) = self.subscriptions.entry(connection) else {
+            return false;
+        };
+        let had = topics.get_mut().remove(topic);
+        if topics.get().is_empty() {
+            topics.remove();
+        }
+        self.remove(connection, topic);
+        had
+    }
+
+    /// The connection ends.
+    pub(crate) fn leave(&mut self, connection: ConnectionId) {
+        for topic in self.subscriptions.remove(&connection).into_iter().flatten() {
+            self.remove(connection, &topic);
+        }
+    }
+
+    fn remove(&mut self, connection: ConnectionId, topic: &str) {
+        if let Some(subscribers) = self.subscribers.get_mut(topic) {
+            subscribers.remove(&connection);
+            if subscribers.is_empty() {
+                self.subscribers.remove(topic);
+            }
+        }
+    }
+
+    /// How many topics there are, and how many connections have any.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> (usize, usize) {
+        (self.subscribers.len(), self.subscriptions.len())
+    }
+}
+
+/// Why a connection cannot subscribe to a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// It has as many topics as [`max_topics`](crate::controller::Websocket::max_topics) allows.
+    TooMany,
+    /// The topic's name is longer than 255 bytes.
+    TooLong,
+}
+
+impl fmt::Display for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooMany => "the connection has as many topics as `max_topics` allows",
+            Self::TooLong => "the topic's name is longer than 255 bytes",
+        })
+    }
+}
+
+impl std::error::Error for SubscribeError {}
