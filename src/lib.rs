@@ -93,6 +93,11 @@ mod executor;
 pub mod fuzz;
 mod link;
 mod os;
+/// What the micro-benchmarks call of the inside.
+#[cfg(any(test, bench_parts))]
+#[doc(hidden)]
+#[path = "../tests/bench/parts/internals.rs"]
+pub mod parts;
 mod router;
 mod server;
 mod settings;

@@ -25,7 +25,12 @@ enum Stage {
 }
 
 impl Slot {
-    fn begin(target: &Target, request: &[u8], poll: &Poll, number: usize) -> Result<Self, Box<dyn Error>> {
+    fn begin(
+        target: &Target,
+        request: &[u8],
+        poll: &Poll,
+        number: usize,
+    ) -> Result<Self, Box<dyn Error>> {
         let begun = Instant::now();
         let mut stream = connect(target)?;
         stream.set_nonblocking(true)?;
@@ -86,8 +91,12 @@ pub(crate) fn run(target: &Target, slots: usize, standing: usize) -> Result<(), 
     let request = handshake_request(target, "/");
     let text = [b'x'; 32];
     let code = 1000_u16.to_be_bytes();
-    let frames =
-        [frame(1, &text, true), frame(1, &text, false), frame(8, &code, true), frame(8, &code, false)];
+    let frames = [
+        frame(1, &text, true),
+        frame(1, &text, false),
+        frame(8, &code, true),
+        frame(8, &code, false),
+    ];
     let poll = Poll::new()?;
     let mut counters = Counters::start(target);
     let mut all = (0..slots)

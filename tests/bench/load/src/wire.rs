@@ -32,9 +32,12 @@ pub(crate) fn handshake_request(target: &Target, path: &str) -> Vec<u8> {
 
 /// The length of a whole 101 at the beginning of `received`; nothing if it goes on.
 pub(crate) fn accepted(received: &[u8]) -> Result<Option<usize>, Box<dyn Error>> {
-    let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(None) };
+    let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+        return Ok(None);
+    };
     let head = &received[..end];
-    if head.starts_with(b"HTTP/1.1 101") && head.windows(ACCEPT.len()).any(|bytes| bytes == ACCEPT) {
+    if head.starts_with(b"HTTP/1.1 101") && head.windows(ACCEPT.len()).any(|bytes| bytes == ACCEPT)
+    {
         return Ok(Some(end + 4));
     }
     Err(String::from_utf8_lossy(head).into())
@@ -54,7 +57,11 @@ pub(crate) fn open(target: &Target, path: &str) -> Result<TcpStream, Box<dyn Err
         }
         received.extend_from_slice(&buffer[..count]);
         if let Some(length) = accepted(&received)? {
-            return if length == received.len() { Ok(stream) } else { Err("more than a 101".into()) };
+            return if length == received.len() {
+                Ok(stream)
+            } else {
+                Err("more than a 101".into())
+            };
         }
     }
 }
@@ -96,7 +103,8 @@ impl Ring {
         let (opcode, messages) = if bytes < 1024 { (1, 64) } else { (2, 4) };
         let (mut requests, mut replies) = (Vec::new(), Vec::new());
         for message in 0..messages {
-            let payload: Vec<u8> = (0..bytes).map(|byte| b' ' + ((byte * 7 + message) % 90) as u8).collect();
+            let payload: Vec<u8> =
+                (0..bytes).map(|byte| b' ' + ((byte * 7 + message) % 90) as u8).collect();
             requests.extend(frame(opcode, &payload, true));
             replies.extend(frame(opcode, &payload, false));
         }
@@ -165,7 +173,10 @@ impl Connection {
             let at = (self.first * ring.request + self.sent) % ring.requests.len();
             let first = (end - self.sent).min(ring.requests.len() - at);
             let second = (end - self.sent - first).min(at);
-            let slices = [IoSlice::new(&ring.requests[at..at + first]), IoSlice::new(&ring.requests[..second])];
+            let slices = [
+                IoSlice::new(&ring.requests[at..at + first]),
+                IoSlice::new(&ring.requests[..second]),
+            ];
             let written = if second == 0 {
                 (&self.stream).write(&slices[0])
             } else {
@@ -205,7 +216,8 @@ impl Poll {
     }
 
     fn change(&self, stream: &TcpStream, number: usize, write: bool) -> Result<(), Box<dyn Error>> {
-        let flags = epoll::EventFlags::IN | if write { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };
+        let flags = epoll::EventFlags::IN
+            | if write { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };
         Ok(epoll::modify(&self.epoll, stream, epoll::EventData::new_u64(number as u64), flags)?)
     }
 

@@ -18,22 +18,28 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap_or_default());
     let (sender, _) = broadcast::channel::<Message>(1024);
-    let router = Router::new()
-        .route("/", get(|upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(echo) }))
-        .route(
-            "/fan",
-            get(|upgrade: WebSocketUpgrade, State(sender): State<broadcast::Sender<Message>>| async {
-                upgrade.on_upgrade(|socket| fan_out(socket, sender))
-            }),
-        )
-        .with_state(sender);
+    let router =
+        Router::new()
+            .route("/", get(|upgrade: WebSocketUpgrade| async { upgrade.on_upgrade(echo) }))
+            .route(
+                "/fan",
+                get(
+                    |upgrade: WebSocketUpgrade,
+                     State(sender): State<broadcast::Sender<Message>>| async {
+                        upgrade.on_upgrade(|socket| fan_out(socket, sender))
+                    },
+                ),
+            )
+            .with_state(sender);
     axum::serve(listener, router).await?;
     Ok(())
 }
 
 async fn echo(mut socket: WebSocket) {
     while let Some(Ok(message)) = socket.recv().await {
-        if matches!(message, Message::Text(_) | Message::Binary(_)) && socket.send(message).await.is_err() {
+        if matches!(message, Message::Text(_) | Message::Binary(_))
+            && socket.send(message).await.is_err()
+        {
             break;
         }
     }

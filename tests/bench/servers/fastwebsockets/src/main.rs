@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use fastwebsockets::upgrade::{UpgradeFut, upgrade};
-use fastwebsockets::{FragmentCollector, FragmentCollectorRead, Frame, OpCode, Payload, WebSocketError};
+use fastwebsockets::{
+    FragmentCollector, FragmentCollectorRead, Frame, OpCode, Payload, WebSocketError,
+};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -36,7 +38,10 @@ async fn accept(port: u16) -> Result<(), Box<dyn Error>> {
         spawn_local(async move {
             let service = service_fn(|request| answer(request, Rc::clone(&receivers)));
             // Every connection ends with an error: the other side closed it.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            let _ = http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades()
+                .await;
         });
     }
 }

@@ -47,14 +47,16 @@ fn serve(stream: TcpStream, receivers: &Receivers) -> Result<(), Box<dyn Error>>
             }
         }
     }
-    let writer = Arc::new(Mutex::new(WebSocket::from_raw_socket(writer, Role::Server, Some(config))));
+    let writer =
+        Arc::new(Mutex::new(WebSocket::from_raw_socket(writer, Role::Server, Some(config))));
     receivers.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
     loop {
         let message: Message = websocket.read()?;
         if message.is_text() || message.is_binary() {
             let receivers = receivers.lock().unwrap_or_else(PoisonError::into_inner).clone();
             for receiver in receivers {
-                let _ = receiver.lock().unwrap_or_else(PoisonError::into_inner).send(message.clone());
+                let _ =
+                    receiver.lock().unwrap_or_else(PoisonError::into_inner).send(message.clone());
             }
         }
     }
