@@ -68,7 +68,7 @@ impl Batch {
         (self.messages, if self.messages == 0 { 0 } else { self.len() })
     }
 
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.bytes.len() + self.payload.len()
     }
 

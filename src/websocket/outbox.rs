@@ -53,7 +53,7 @@ pub(crate) struct Outbox {
     limits: Limits,
     /// The thread that reads this connection and runs its handlers.
     reader: ThreadId,
-    /// Mirrors `State::sealed` for a look without the lock.
+    /// Mirrors `State::is_closing` for a look without the lock.
     is_sealed: AtomicBool,
     state: Mutex<State>,
     /// Signalled when room was made, or the state became final.
@@ -72,7 +72,7 @@ struct Limits {
     close_timeout: Duration,
 }
 
-/// What every send looks at comes here, in a cache line or two: a message to thousands finds them all cold.
+/// What every send looks at: little, because a message to thousands finds all of it cold. The rest is apart.
 #[derive(Debug, Default)]
 struct State {
     /// Messages accepted and not yet written whole, with those in the pipe; and their bytes.
