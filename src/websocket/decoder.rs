@@ -106,10 +106,10 @@ impl Decoder {
                 let data = &mut message.data;
                 let start = data.len();
                 if data.capacity() == start {
-                    data.reserve_exact(frame.remaining.min(GROWTH.max(start)));
+                    frame.reserve(data, self.read_size);
                 }
                 let count = read(data)?;
-                // The allocator may have given more room than the frame has bytes left.
+                // What comes behind the frame, its room was for, or the allocator has given more.
                 let own = count.min(frame.remaining);
                 self.input.clear();
                 self.input.extend(data.drain(start + own..));
@@ -265,7 +265,7 @@ impl Decoder {
         let arrived = &mut available[..count];
         frame.unmask(arrived);
         if partial.data.capacity() == 0 && count > 0 {
-            partial.data.reserve_exact(frame.remaining.min(GROWTH));
+            frame.reserve(&mut partial.data, self.read_size);
         }
         partial.data.extend_from_slice(arrived);
         self.consumed += count;
@@ -280,12 +280,22 @@ impl Decoder {
         if !is_final {
             return Ok(Progress::Fragment);
         }
-        let partial = self.message.take().expect("a frame belongs to a message");
-        message(partial.is_text, partial.data.into()).map(Progress::Message)
+        let Partial { is_text, mut data, .. } =
+            self.message.take().expect("a frame belongs to a message");
+        // A message may be kept for long; a little room that is left is not worth a copy.
+        if data.capacity() - data.len() > data.len() / 8 {
+            data.shrink_to_fit();
+        }
+        message(is_text, data.into()).map(Progress::Message)
     }
 }
 
 impl Payload {
+    /// Makes room for what comes next, and for the header of the frame behind: that saves a read.
+    fn reserve(&self, data: &mut Vec<u8>, read_size: usize) {
+        data.reserve_exact(self.remaining.min(GROWTH.max(data.len())) + read_size);
+    }
+
     /// Takes the mask off the next bytes, and turns it so that it fits those behind them.
     fn unmask(&mut self, bytes: &mut [u8]) {
         unmask(bytes, self.mask);
@@ -507,7 +517,8 @@ mod tests {
         assert_eq!(decoder.next(), Ok(None));
         decoder
             .fill(|buffer| {
-                assert!(buffer.capacity() <= GROWTH, "{} bytes reserved", buffer.capacity());
+                let limit = GROWTH + limits.read_buffer_size;
+                assert!(buffer.capacity() <= limit, "{} bytes reserved", buffer.capacity());
                 buffer.push(0);
                 Ok(1)
             })

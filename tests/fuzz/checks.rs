@@ -22,8 +22,8 @@ use crate::websocket::frame::Frame;
 use crate::websocket::handshake;
 use crate::websocket::settings::Websocket;
 
-/// What may be reserved on top of twice the bytes that came: the largest step by which any buffer grows.
-const SPARE: usize = 64 << 10;
+/// What may be reserved on top of twice the bytes that came: the largest step by which any buffer grows, and a read.
+const SPARE: usize = (64 << 10) + (8 << 10);
 
 /// The sizes of reads: at most a power of two up to 128, which the seed chooses, and of any size below it.
 fn pieces(seed: u8) -> impl Iterator<Item = usize> {

@@ -10,7 +10,8 @@ use std::thread;
 use rwf::http::Server;
 use rwf::prelude::*;
 
-static SESSION: LazyLock<SessionId> = LazyLock::new(|| connect().expect("a server on this machine"));
+static SESSION: LazyLock<SessionId> =
+    LazyLock::new(|| connect().expect("a server on this machine"));
 static CONNECTED: Mutex<Option<Sender<SessionId>>> = Mutex::new(None);
 
 #[derive(Default, macros::WebsocketController)]
