@@ -74,7 +74,8 @@
 //! http/        serve     server/pool               a connection's requests, in order; the threads
 //!              router                              path → controller
 //! controller/  websocket                           the session inside `handle`
-//! controller/  http      comms                     Controller; who is connected
+//! controller/  http      comms                     Controller; reaching who is connected
+//!              registry                            who is connected
 //! http/        request   topics · websocket/ connection, handshake    who has subscribed; the reader's side
 //!              link                                a connection as its server sees it
 //! websocket/   outbox                              the only writer
@@ -98,6 +99,7 @@ mod os;
 #[doc(hidden)]
 #[path = "../tests/bench/parts/internals.rs"]
 pub mod parts;
+mod registry;
 mod router;
 mod server;
 mod settings;

@@ -34,6 +34,7 @@ const FLOORS: &[&[&str]] = &[
     &["http/response", "watchdog", "session", "websocket/batch", "websocket/settings"],
     &["settings", "websocket/handshake", "websocket/outbox"],
     &["link", "topics", "websocket/connection"],
+    &["registry"],
     &["comms"],
     &["http/request"],
     &["controller/http"],

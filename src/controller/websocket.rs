@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use crate::comms::{Registry, SendError};
+use crate::comms::SendError;
 use crate::controller::error::Error;
 use crate::controller::http::name_of;
 use crate::executor::block_on;
@@ -14,6 +14,7 @@ use crate::http::request::{Request, Upgrade};
 use crate::http::response::Response;
 use crate::link::Link;
 use crate::os;
+use crate::registry::Registry;
 use crate::session::SessionId;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::connection::{Connection, Outcome};

@@ -5,8 +5,8 @@ use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-use crate::comms::{Registration, Registry};
 use crate::http::parser::{self, Parser, Step};
+use crate::registry::{Registration, Registry};
 use crate::session::{ConnectionId, SessionId};
 use crate::settings::Settings;
 use crate::socket::Socket;
