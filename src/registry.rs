@@ -63,18 +63,20 @@ struct Own {
 
 /// Calls `act` with the outboxes that are meant. Most messages answer the client whose handler sends them: that takes no
 /// lock and no look-up.
-pub(crate) fn with_outboxes<T>(target: &Target, act: impl FnOnce(&[Arc<Outbox>]) -> T) -> T {
-    OWN.with_borrow(|own| match (own, target) {
-        (Some(own), Target::Session(session)) if own.is_alone_in(*session) => {
-            act(slice::from_ref(&own.outbox))
-        }
-        _ => act(&Registry::global().find(target)),
-    })
+pub(crate) fn with_outboxes<T>(target: &Target, act: impl Fn(&[Arc<Outbox>]) -> T) -> T {
+    // A thread that ends may have lost `OWN` before a destructor of the program's sends its last words.
+    let own = OWN.try_with(|own| {
+        let own = own.borrow();
+        let own = own.as_ref().filter(|own| own.is_all_of(target))?;
+        Some(act(slice::from_ref(&own.outbox)))
+    });
+    own.ok().flatten().unwrap_or_else(|| act(&Registry::global().find(target)))
 }
 
 impl Own {
-    fn is_alone_in(&self, session: SessionId) -> bool {
-        self.session == session && self.count.load(Ordering::Acquire) == 1
+    fn is_all_of(&self, target: &Target) -> bool {
+        matches!(target, Target::Session(session) if *session == self.session)
+            && self.count.load(Ordering::Acquire) == 1
     }
 }
 

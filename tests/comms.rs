@@ -81,6 +81,30 @@ fn a_connection_that_subscribes_without_end_is_told() {
 }
 
 #[test]
+fn a_thread_can_send_while_it_ends() {
+    struct LastWords(Sender<Result<usize, SendError>>);
+
+    impl Drop for LastWords {
+        fn drop(&mut self) {
+            let _ = self.0.send(Comms::websocket(SessionId::guest()).send("goodbye"));
+        }
+    }
+
+    thread_local! {
+        static LAST_WORDS: std::cell::RefCell<Option<LastWords>> = const { std::cell::RefCell::new(None) };
+    }
+
+    let (sender, sent) = channel();
+    let ending = thread::spawn(move || {
+        LAST_WORDS.set(Some(LastWords(sender)));
+        // What rwf keeps for a thread is made later, and gone earlier.
+        assert_eq!(Comms::websocket(SessionId::guest()).send("hello?"), Ok(0));
+    });
+    ending.join().unwrap();
+    assert_eq!(sent.recv_timeout(DEADLINE).expect("the destructor did not send"), Ok(0));
+}
+
+#[test]
 fn nobody_there_is_no_error() {
     let comms = Comms::websocket(SessionId::guest());
     assert_eq!(comms.send("hello?"), Ok(0));
