@@ -81,7 +81,7 @@
 //! websocket/   outbox                              the only writer
 //! http/        parser, response · websocket/ decoder, frame, batch, settings · session, settings
 //!              socket, watchdog · http/ cookie, peer       bytes in and out; the clock; whom to believe
-//! (ground)     deadline, error, executor, os, signals · http/ headers, host, path … · websocket/ header, message, close
+//! (ground)     deadline, error, executor, logging, os, shown, signals · http/ headers, host … · websocket/ header, message, close
 //! ```
 
 mod deadline;
@@ -93,6 +93,7 @@ mod executor;
 #[path = "../tests/fuzz/checks.rs"]
 pub mod fuzz;
 mod link;
+mod logging;
 mod os;
 /// What the micro-benchmarks call of the inside.
 #[cfg(any(test, bench_parts))]
@@ -103,6 +104,7 @@ mod registry;
 mod router;
 mod server;
 mod settings;
+mod shown;
 mod signals;
 mod socket;
 mod topics;

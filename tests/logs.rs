@@ -4,8 +4,9 @@ mod common;
 
 use std::sync::OnceLock;
 use std::time::Duration;
+use std::{fmt, io};
 
-use common::{Raw, start, wait_until};
+use common::{Raw, header, start, status, upgrade_request, wait_until};
 use parking_lot::Mutex;
 use rwf::http::Server;
 use rwf::prelude::*;
@@ -43,6 +44,43 @@ fn line(part: &str) -> String {
     lines[0].clone()
 }
 
+/// The number in `connection=7` of a line.
+#[track_caller]
+fn connection(line: &str) -> u64 {
+    let (_, rest) = line.split_once(" connection=").unwrap_or_else(|| panic!("{line}"));
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse().unwrap_or_else(|_| panic!("{line}"))
+}
+
+/// Whether a terminal would take a part of it for anything but text on one line.
+fn is_hostile(line: &str) -> bool {
+    line.chars().any(|c| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
+            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    })
+}
+
+/// An error whose cause forges a line and turns a terminal red.
+#[derive(Debug)]
+struct Forging(io::Error);
+
+impl fmt::Display for Forging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it's \"bad\"\r\nERROR forged")
+    }
+}
+
+impl std::error::Error for Forging {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+fn forging() -> Error {
+    Error::new(Forging(io::Error::other("\u{1b}[31mred\u{85}ERROR forged too")))
+}
+
 /// Does what the path says.
 #[derive(Default)]
 struct Doing;
@@ -55,6 +93,10 @@ impl Controller for Doing {
             "refuse" => Err(Error::new("no such room").with_status(404)),
             "panic" => panic!("as the path says"),
             "answer" => Ok(Response::new()),
+            "forge" => Err(forging()),
+            "header" => {
+                Ok(Response::new().header("X-Name", request.header("X-Name").unwrap_or_default()))
+            }
             _ => WebsocketController::handle(self, request).await,
         }
     }
@@ -63,6 +105,9 @@ impl Controller for Doing {
 #[async_trait]
 impl WebsocketController for Doing {
     async fn handle_message(&self, _: &SessionId, message: Message) -> Result<(), Error> {
+        if message.as_text() == Some("forge") {
+            return Err(forging());
+        }
         let pause: u64 = message.as_text().unwrap_or_default().parse()?;
         std::thread::park_timeout(Duration::from_millis(pause));
         Ok(())
@@ -83,6 +128,9 @@ fn each_request_is_one_line() {
     }
     let answer = line("/one/answer");
     assert!(answer.starts_with("INFO GET /one/answer 200 controller=Doing took="), "{answer}");
+    let peer = client.stream.local_addr().unwrap();
+    let who = format!(" connection={} peer={peer}", connection(&answer));
+    assert!(answer.ends_with(&who), "{answer}");
     assert_eq!(lines("secret"), [""; 0], "queries hold tokens");
     let fail = line("/one/fail");
     assert!(fail.starts_with("ERROR GET /one/fail 500"), "{fail}");
@@ -100,13 +148,15 @@ fn a_websocket_is_a_line_at_its_beginning_and_one_at_its_end() {
     let session = SessionId::guest();
     let cookie = format!("Cookie: rwf_session={session}\r\n");
     let mut client = Raw::open_with(server.local_addr(), "/two/x", &cookie);
-    let connected = line(&format!("connected session={session}"));
+    let connected = line(&format!(" session={session} path=/two/x controller="));
+    assert!(connected.starts_with("INFO websocket connected connection="), "{connected}");
     assert!(connected.contains("path=/two/x controller=Doing peer=127.0.0.1:"), "{connected}");
     client.send_text("0");
     client.send_close(4000, "a\nb");
     client.close_frame();
     drop(client);
-    let closed = line(&format!("closed session={session}"));
+    let connection = connection(&connected);
+    let closed = line(&format!("closed connection={connection} session={session}"));
     assert!(closed.contains(r#"path=/two/x code=4000 reason="a\nb" by=client after="#), "{closed}");
     assert!(closed.contains("in=1 out=0"), "{closed}");
 }
@@ -136,11 +186,150 @@ fn a_handler_that_runs_long_is_warned_of_once() {
         client.send_text("5");
     }
     client.send_text("400");
-    let warning = line(&format!("a handler has run for 60ms and still does: session={session}"));
-    assert!(warning.starts_with("WARN ") && warning.contains("path=/four/x peer="), "{warning}");
+    let warning = line(&format!(" session={session} path=/four/x peer="));
+    let expected = "WARN a handler has run for 60ms and still does: connection=";
+    assert!(warning.starts_with(expected), "{warning}");
     client.send_close(1000, "");
     client.close_frame();
-    line(&format!("still does: session={session}"));
+    line(&format!(" session={session} path=/four/x peer="));
+}
+
+#[test]
+fn the_lines_of_two_tabs_of_a_session_are_told_apart() {
+    lines("");
+    let server = start(Server::new(vec![route!("/six/:what" => Doing)]));
+    let session = SessionId::guest();
+    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let mut tabs = [(); 2].map(|()| Raw::open_with(server.local_addr(), "/six/x", &cookie));
+    let opened = || lines(&format!(" session={session} path=/six/x controller="));
+    wait_until("both tabs have their line", || opened().len() == 2);
+    let mut numbers: Vec<_> = opened().iter().map(|line| connection(line)).collect();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 2, "{:#?}", opened());
+    for tab in &mut tabs {
+        tab.send_text("no number");
+        assert_eq!(tab.close_frame().0, 1011);
+        tab.send_close(1011, "");
+        tab.expect_end();
+    }
+    drop(tabs);
+    for number in numbers {
+        let who = format!("connection={number} session={session}");
+        line(&format!("websocket connected {who}"));
+        line(&format!("handle_message of {who} failed"));
+        line(&format!("websocket closed {who}"));
+    }
+}
+
+#[test]
+fn nothing_that_a_client_sends_makes_a_second_line_or_moves_the_terminal() {
+    lines("");
+    let server = start(Server::new(vec![route!("/seven/:what" => Doing)]));
+    let evil = "\u{9b}2J\u{85}\u{202e}\u{2028}";
+    let long = "x".repeat(12_000);
+    let plain = |line: &str, headers: &str| format!("{line}\r\nHost: localhost\r\n{headers}\r\n");
+    let open = |headers: &str| upgrade_request("/seven/x", headers);
+    let with_key = |key: &str| open("").replace("dGhlIHNhbXBsZSBub25jZQ==", key);
+    for (what, request) in [
+        ("path", plain(&format!("GET /seven/{evil} HTTP/1.1"), "")),
+        ("no route", plain(&format!("GET /{evil} HTTP/1.1"), "")),
+        ("query", plain(&format!("GET /seven/answer?{evil} HTTP/1.1"), "")),
+        ("long path", plain(&format!("GET /seven/{long} HTTP/1.1"), "")),
+        ("target", plain(&format!("GET http://{evil}/ HTTP/1.1"), "")),
+        ("method", plain(&format!("G{evil}T / HTTP/1.1"), "")),
+        ("long method", plain(&format!("{long} / HTTP/1.1"), "")),
+        ("version", plain(&format!("GET / HTTP/{evil}"), "")),
+        ("first byte", "\u{9b}2J".to_owned()),
+        ("header name", plain("GET / HTTP/1.1", &format!("X{evil}: a\r\n"))),
+        ("host", format!("GET / HTTP/1.1\r\nHost: {evil}\r\n\r\n")),
+        ("foreign host", format!("GET / HTTP/1.1\r\nHost: {long}\r\n\r\n")),
+        ("coding", plain("POST / HTTP/1.1", &format!("Transfer-Encoding: {evil}\r\n"))),
+        ("long coding", plain("POST / HTTP/1.1", &format!("Transfer-Encoding: {long}\r\n"))),
+        ("length", plain("POST / HTTP/1.1", &format!("Content-Length: {evil}\r\n"))),
+        (
+            "expectation",
+            plain("POST / HTTP/1.1", &format!("Expect: {evil}\r\nContent-Length: 2\r\n")),
+        ),
+        (
+            "chunk",
+            plain("POST / HTTP/1.1", &format!("Transfer-Encoding: chunked\r\n\r\n{evil}\r\n")),
+        ),
+        ("answered header", plain("GET /seven/header HTTP/1.1", &format!("X-Name: a{evil}\r\n"))),
+        ("origin", open(&format!("Origin: http://{evil}\r\n"))),
+        ("long origin", open(&format!("Origin: http://{long}\r\n"))),
+        ("subprotocol", open(&format!("Sec-WebSocket-Protocol: {evil}\r\n"))),
+        ("key", with_key(evil)),
+        ("long key", with_key(&long)),
+        ("WebSocket version", open("").replace("Version: 13", &format!("Version: {evil}"))),
+        ("upgrade", open("").replace("Upgrade: websocket", &format!("Upgrade: {evil}"))),
+    ] {
+        let mut client = Raw::connect(server.local_addr());
+        client.send(request.as_bytes());
+        let (head, body) = client.response();
+        assert!(!is_hostile(&body), "{what}: {body:?}");
+        assert!(!body.contains(&long), "{what}: {body:?}");
+        let peer = format!("peer={}", client.stream.local_addr().unwrap());
+        let said = line(&peer);
+        let is_one_of_ours = said.contains(&format!(" connection={} {peer}", connection(&said)));
+        assert!(is_one_of_ours, "{what}: {said:?}");
+        assert!(!is_hostile(&said), "{what}: {said:?}");
+        assert!(said.chars().count() < 1500, "{what}: {} characters", said.chars().count());
+        if status(&head) != 200 && body.contains("\\u{9b}") {
+            assert_eq!(header(&head, "x-content-type-options"), Some("nosniff"), "{what}: {head}");
+        }
+    }
+    let everything = lines("");
+    assert!(!everything.iter().any(|line| line.contains('\n')), "{everything:#?}");
+}
+
+#[test]
+fn a_foreign_origin_is_escaped_in_the_log_and_in_the_answer() {
+    lines("");
+    let server = start(Server::new(vec![route!("/eight/:what" => Doing)]));
+    let mut client = Raw::connect(server.local_addr());
+    let origin = "Origin: http://evil.example/\u{9b}2J<script>\r\n";
+    let (head, body) = client.ask(&upgrade_request("/eight/x", origin));
+    let reason =
+        r"pages from http://evil.example/\u{9b}2J<script> may not connect here; see `allow_origin`";
+    assert_eq!((status(&head), body.as_str()), (403, reason));
+    assert_eq!(header(&head, "content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(header(&head, "x-content-type-options"), Some("nosniff"));
+    let said = line("/eight/x");
+    assert!(said.ends_with(&format!(": {reason}")), "{said:?}");
+}
+
+#[test]
+fn a_controllers_error_is_one_line_whatever_its_text_and_its_causes() {
+    lines("");
+    let server = start(Server::new(vec![route!("/nine/:what" => Doing)]));
+    let text = r#"it's "bad"\r\nERROR forged: \u{1b}[31mred\u{85}ERROR forged too"#;
+    Raw::connect(server.local_addr()).ask(&common::get("/nine/forge"));
+    let said = line("/nine/forge");
+    assert!(said.ends_with(&format!(": {text}")), "{said:?}");
+
+    let session = SessionId::guest();
+    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let mut client = Raw::open_with(server.local_addr(), "/nine/x", &cookie);
+    client.send_text("forge");
+    assert_eq!(client.close_frame().0, 1011);
+    let said = line(&format!(" session={session} failed: "));
+    assert!(said.starts_with("ERROR handle_message of connection="), "{said:?}");
+    assert!(said.ends_with(&format!(" failed: {text}")), "{said:?}");
+}
+
+#[test]
+fn a_close_reason_is_escaped_in_the_log() {
+    lines("");
+    let server = start(Server::new(vec![route!("/ten/:what" => Doing)]));
+    let session = SessionId::guest();
+    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let mut client = Raw::open_with(server.local_addr(), "/ten/\u{9b}2J", &cookie);
+    client.send_close(4000, "\r\nERROR \"forged\" \u{9b}2J\u{202e}");
+    client.close_frame();
+    drop(client);
+    let said = line(&format!(" session={session} path=/ten/\\u{{9b}}2J code="));
+    let reason = r#" reason="\r\nERROR \"forged\" \u{9b}2J\u{202e}" by=client "#;
+    assert!(said.contains(reason), "{said:?}");
 }
 
 #[test]

@@ -13,9 +13,11 @@ use crate::executor::block_on;
 use crate::http::request::{Request, Upgrade};
 use crate::http::response::Response;
 use crate::link::Link;
+use crate::logging::contained;
 use crate::os;
 use crate::registry::Registry;
 use crate::session::SessionId;
+use crate::shown::Shown;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::connection::{Connection, Outcome};
 use crate::websocket::handshake;
@@ -161,9 +163,12 @@ fn run<C: WebsocketController + ?Sized>(
     registration.enter();
     outbox.start();
     let began = Instant::now();
-    let path = request.path().escape_debug().to_string();
+    let path = Shown::value(request.path()).to_string();
+    let who = who(&link, client);
     let (name, peer) = (name_of::<C>(), link.peer);
-    log::info!("websocket connected session={client} path={path} controller={name} peer={peer}");
+    contained(|| {
+        log::info!("websocket connected {who} path={path} controller={name} peer={peer}");
+    });
 
     let connection = Connection::new(socket, outbox.clone(), &settings, rest);
     let mut session = Session { controller, client, link: &link, outbox: &outbox, connection };
@@ -171,7 +176,7 @@ fn run<C: WebsocketController + ?Sized>(
     if is_one_too_many {
         outbox.seal(Close::new(CloseCode::TryAgainLater, "too many connections of this session"));
     } else {
-        link.set_task(format!("session={client} path={path}"));
+        link.set_task(format!("{who} path={path}"));
         os::name_thread(&thread_name(&path, client));
         if let Err(close) = session.serve() {
             outbox.seal(close);
@@ -182,7 +187,7 @@ fn run<C: WebsocketController + ?Sized>(
     if !outcome.is_clean {
         link.note_loss();
     }
-    log_end(&outcome, &client, &path, began);
+    contained(|| log_end(&outcome, &who, &path, began));
     if !is_one_too_many {
         let Close { code, reason } = &outcome.close;
         let _ = guarded(&link, &outbox, client, "handle_close", || {
@@ -211,7 +216,12 @@ fn opening(request: &Request, settings: &Websocket) -> Result<Result<Vec<u8>, Re
 
 /// The parts of path and session that tell threads apart, in the 15 bytes that systems show.
 fn thread_name(path: &str, client: SessionId) -> String {
-    format!("{:.6} {:.8}", path.trim_start_matches('/'), client.to_string())
+    format!("{:.6} {:.8}", path.trim_start_matches('/'), Shown::value(client).to_string())
+}
+
+/// What tells the lines of one connection, and of one session, from others.
+fn who(link: &Link, client: SessionId) -> String {
+    format!("connection={} session={}", link.id, Shown::value(client))
 }
 
 /// An open WebSocket with its controller.
@@ -248,40 +258,44 @@ fn guarded(
     call: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Close> {
     link.enter_handler();
-    let result = catch_unwind(AssertUnwindSafe(call));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        // The error is the program's code too, in its text and in its end.
+        call().map_err(|error| {
+            let text = Shown::text(&error).to_string();
+            (text, error.is::<SendError>(), error.is_chosen(), error.close())
+        })
+    }));
     link.leave_handler();
-    match result {
-        Ok(Ok(())) => Ok(()),
+    let (level, what, end) = match result {
+        Ok(Ok(())) => return Ok(()),
         // A receiver that is too slow or leaves has its own connection closed, not that of whoever sends to it.
-        Ok(Err(error)) if error.is::<SendError>() => {
-            log::info!("{method} of session={client} could not send: {error}");
-            Ok(())
-        }
-        Ok(Err(error)) => {
+        Ok(Err((text, true, ..))) => (log::Level::Info, format!("could not send: {text}"), Ok(())),
+        Ok(Err((text, false, is_chosen, close))) => {
             // That a client leaves while its handler answers is the way of the world.
-            let is_expected = error.is_chosen() || outbox.is_sealed();
+            let is_expected = is_chosen || outbox.is_sealed();
             let level = if is_expected { log::Level::Info } else { log::Level::Error };
-            log::log!(level, "{method} of session={client} failed: {error}");
-            Err(error.close())
+            (level, format!("failed: {text}"), Err(close))
         }
         Err(_) => {
-            log::error!("{method} of session={client} panicked; its connection is closed");
-            Err(Close::new(CloseCode::InternalError, ""))
+            let what = "panicked; its connection is closed".to_owned();
+            (log::Level::Error, what, Err(Close::new(CloseCode::InternalError, "")))
         }
-    }
+    };
+    contained(|| log::log!(level, "{method} of {} {what}", who(link, client)));
+    end
 }
 
-fn log_end(outcome: &Outcome, client: &SessionId, path: &str, began: Instant) {
+fn log_end(outcome: &Outcome, who: &str, path: &str, began: Instant) {
     let Outcome { close, by, received, sent, unsent, .. } = outcome;
     let lost = match unsent {
         0 => String::new(),
         count => format!(" lost={count}"),
     };
     log::info!(
-        "websocket closed session={client} path={path} code={} reason={:?} by={by} after={:.3?} \
+        "websocket closed {who} path={path} code={} reason={:?} by={by} after={:.3?} \
          in={received} out={sent}{lost}",
         close.code,
-        close.reason,
+        Shown::value(&close.reason),
         began.elapsed(),
     );
 }

@@ -183,6 +183,11 @@ impl Response {
         self.headers.get(name)
     }
 
+    /// Keeps browsers from taking the text for a page, for texts with a client's words in them.
+    pub(crate) fn no_sniffing(self) -> Self {
+        self.header("X-Content-Type-Options", "nosniff")
+    }
+
     /// Has the log say why.
     pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());

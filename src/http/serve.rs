@@ -14,7 +14,9 @@ use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::link::{Context, Link};
+use crate::logging::contained;
 use crate::router::{NotFound, Route, Router};
+use crate::shown::Shown;
 
 /// Serves `link` to its end, on the calling thread.
 pub(crate) fn serve(link: &Arc<Link>, router: &Router) {
@@ -138,6 +140,7 @@ impl Exchange<'_> {
         let Context { settings, local_addr, .. } = &*self.link.context;
         let host = parsed.headers.get("Host").unwrap_or("localhost");
         if !is_our_host(host, *local_addr, &settings.allowed_hosts) {
+            let host = Shown::value(host);
             let reason = format!("the host {host:?} is not this one; see `allow_host`");
             return self.reject(&Rejection { status: Status::FORBIDDEN, reason });
         }
@@ -178,16 +181,20 @@ impl Exchange<'_> {
 
     /// Calls a controller: its error or panic becomes an answer, and a note for the log.
     fn call(&self, route: &Route, request: &Request) -> Response {
-        self.link.set_task(format!("{} {}", request.method(), request.path().escape_debug()));
+        let (method, path) = (request.method(), Shown::value(request.path()));
+        self.link.set_task(format!("{method} {path} connection={}", self.link.id));
         self.link.enter_handler();
-        let handle = || block_on(route.controller().handle(request));
+        let handle = || {
+            // The error is the program's code too, in its texts and in its end.
+            block_on(route.controller().handle(request))
+                .map_err(|error| (error.status(), error.to_string()))
+        };
         let result = catch_unwind(AssertUnwindSafe(handle));
         self.link.leave_handler();
         match result {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                let status = error.status();
-                Response::new().status(status).text(status.reason()).note(error.to_string())
+            Ok(Err((status, text))) => {
+                Response::new().status(status).text(status.reason()).note(text)
             }
             Err(_) => Response::internal_error().note("the controller panicked"),
         }
@@ -195,22 +202,28 @@ impl Exchange<'_> {
 
     /// One line for each request. The query stays out of it: tokens travel there.
     fn log(&self, request: &Request, name: &str, response: &mut Response, took: Duration) {
-        let (method, peer) = (request.method(), self.link.peer);
-        let path = request.path().escape_debug();
-        let note = response.take_note().map_or_else(String::new, |note| format!(": {note}"));
+        let (method, path) = (request.method(), Shown::value(request.path()));
+        let Link { id, peer, .. } = &**self.link;
+        let note = response.take_note();
+        let note = note.map_or_else(String::new, |note| format!(": {}", Shown::text(note)));
         let status = response.status_code().code();
         let level = if status == 500 { log::Level::Error } else { log::Level::Info };
-        log::log!(
-            level,
-            "{method} {path} {status} controller={name} took={took:.1?} peer={peer}{note}"
-        );
+        contained(|| {
+            log::log!(
+                level,
+                "{method} {path} {status} controller={name} took={took:.1?} connection={id} \
+                 peer={peer}{note}"
+            );
+        });
     }
 
     /// Answers a request that makes no sense; where it ends is not known, so the connection ends with it.
     fn reject(&self, rejection: &Rejection) -> Next {
         let Rejection { status, reason } = rejection;
-        log::info!("refused {} peer={}: {reason}", status.code(), self.link.peer);
-        let response = Response::new().status(*status).text(status.reason());
+        let (Link { id, peer, .. }, reason) = (&**self.link, Shown::text(reason));
+        let code = status.code();
+        contained(|| log::info!("refused {code} connection={id} peer={peer}: {reason}"));
+        let response = Response::new().status(*status).text(status.reason()).no_sniffing();
         self.send(&response, self.parser.is_head(), Some("close"))
     }
 
@@ -218,7 +231,8 @@ impl Exchange<'_> {
         match self.write(&response.encode(for_head, connection)) {
             Ok(()) => Next::End,
             Err(error) => {
-                log::info!("cannot answer peer={}: {error}", self.link.peer);
+                let Link { id, peer, .. } = &**self.link;
+                contained(|| log::info!("cannot answer connection={id} peer={peer}: {error}"));
                 self.link.note_loss();
                 Next::Nothing
             }

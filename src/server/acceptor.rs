@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, hash_map};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::http::response::Response;
 use crate::http::serve::serve;
 use crate::link::{Context, Link};
+use crate::logging::contained;
 use crate::os::Acceptor;
 use crate::router::Router;
 use crate::server::pool::Pool;
@@ -68,20 +70,25 @@ impl Connections {
     pub(crate) fn accept_all(self: Arc<Self>, acceptor: Acceptor) {
         let mut logged: Option<Instant> = None;
         while !self.context.is_stopping() {
-            let admitted = match acceptor.accept() {
-                Ok(_) if self.context.is_stopping() => return,
-                Ok((stream, peer)) => self.admit(stream, peer),
-                Err(error) if is_of_the_connection(&error) => continue,
-                Err(error) => Err(error),
-            };
-            let Err(error) = admitted else { continue };
-            if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
-                logged = Some(Instant::now());
-                log::error!("cannot take a connection, trying on: {error}");
-            }
-            let mut open = self.open.lock();
-            self.ended.wait_for(&mut open, EXHAUSTION_PAUSE);
+            // What one connection brings about, a panic of the program's logger say, concerns no other.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.accept_one(&acceptor, &mut logged)));
         }
+    }
+
+    fn accept_one(self: &Arc<Self>, acceptor: &Acceptor, logged: &mut Option<Instant>) {
+        let admitted = match acceptor.accept() {
+            Ok(_) if self.context.is_stopping() => return,
+            Ok((stream, peer)) => self.admit(stream, peer),
+            Err(error) if is_of_the_connection(&error) => return,
+            Err(error) => Err(error),
+        };
+        let Err(error) = admitted else { return };
+        if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+            *logged = Some(Instant::now());
+            contained(|| log::error!("cannot take a connection, trying on: {error}"));
+        }
+        let mut open = self.open.lock();
+        self.ended.wait_for(&mut open, EXHAUSTION_PAUSE);
     }
 
     /// Gives a connection its thread, or refuses it without one when there are too many.
@@ -130,11 +137,12 @@ impl Connections {
                 _ => Run { number, since: Instant::now(), is_reported: false },
             };
             if !run.is_reported && run.since.elapsed() >= limit {
-                log::warn!(
-                    "a handler has run for {limit:?} and still does: {} peer={}",
-                    link.task(),
-                    link.peer
-                );
+                let (task, peer) = (link.task(), link.peer);
+                contained(|| {
+                    log::warn!(
+                        "a handler has run for {limit:?} and still does: {task} peer={peer}"
+                    );
+                });
                 run.is_reported = true;
             }
             running.insert(link.id, run);
@@ -250,7 +258,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 }
 
 fn refuse(socket: &Socket, peer: SocketAddr) {
-    log::debug!("refused 503 peer={peer}: there are too many connections");
+    contained(|| log::debug!("refused 503 peer={peer}: there are too many connections"));
     let response = Response::service_unavailable().header("Retry-After", RETRY_AFTER);
     let _ = socket.write_all(&response.encode(false, Some("close")), REFUSAL_TIMEOUT);
     socket.finish_writing();

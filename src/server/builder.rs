@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::link::Context;
+use crate::logging::contained;
 use crate::os::{self, Acceptor};
 use crate::router::{Route, Router};
 use crate::server::acceptor::Connections;
@@ -189,7 +190,7 @@ impl Server {
             .map_err(|source| Error::System { what: "signal handler", source })?;
         let server = self.spawn()?;
         let signal = signals.wait();
-        log::info!("{signal}: shutting down; again to end at once");
+        contained(|| log::info!("{signal}: shutting down; again to end at once"));
         signals.restore_default();
         server.shutdown().map(drop)
     }
@@ -231,7 +232,7 @@ impl Server {
             context.watchdog.stop();
             no_thread(source)
         })?;
-        log::info!("listening on http://{local_addr}");
+        contained(|| log::info!("listening on http://{local_addr}"));
         let threads = Threads { accepting, waker, watching };
         Ok(ServerHandle::new(local_addr, connections, threads))
     }

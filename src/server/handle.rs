@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::deadline;
 use crate::error::Error;
+use crate::logging::contained;
 use crate::os::AcceptWaker;
 use crate::server::acceptor::Connections;
 
@@ -161,9 +162,10 @@ impl Running {
         context.watchdog.stop();
         let _ = watching.join();
         if running > 0 {
-            log::warn!("{running} handlers still run; their connections are cut");
+            contained(|| log::warn!("{running} handlers still run; their connections are cut"));
         }
-        log::info!("stopped listening on {}: {closed} closed, {cut} cut", self.local_addr);
+        let address = self.local_addr;
+        contained(|| log::info!("stopped listening on {address}: {closed} closed, {cut} cut"));
         Report { closed, cut, running }
     }
 }
@@ -175,10 +177,10 @@ impl Drop for ServerHandle {
             let running = Arc::clone(&self.running);
             let stopping = thread::Builder::new().name("rwf-shutdown".to_owned());
             if let Err(error) = stopping.spawn(move || running.shut_down()) {
-                log::error!(
-                    "the server on {} goes on: no thread to stop it: {error}",
-                    self.local_addr()
-                );
+                let address = self.local_addr();
+                contained(|| {
+                    log::error!("the server on {address} goes on: no thread to stop it: {error}");
+                });
             }
         } else {
             self.running.shut_down();

@@ -10,6 +10,7 @@ use crate::http::parser::Parsed;
 use crate::http::peer::is_loopback_name;
 use crate::http::response::Response;
 use crate::http::status::Status;
+use crate::shown::Shown;
 use crate::websocket::settings::{Origins, Websocket};
 
 /// Why a request does not open a WebSocket.
@@ -35,7 +36,7 @@ impl Rejection {
     /// The answer. The client gets the reason: it says what is wrong with its own request.
     pub(crate) fn response(&self) -> Response {
         let reason = self.reason.as_str();
-        let response = Response::new().status(self.status).text(reason).note(reason);
+        let response = Response::new().status(self.status).text(reason).no_sniffing().note(reason);
         match self.status {
             Status::METHOD_NOT_ALLOWED => response.header("Allow", "GET"),
             // RFC 6455 §4.4, RFC 9110 §15.5.22
@@ -106,6 +107,7 @@ fn key(request: &Parsed) -> Result<&str, Rejection> {
     match request.headers.single("Sec-WebSocket-Key") {
         Ok(Some(key)) if BASE64.decode(key.as_bytes()).is_ok_and(|key| key.len() == 16) => Ok(key),
         Ok(Some(key)) => {
+            let key = Shown::value(key);
             Err(Rejection::bad(format!("the Sec-WebSocket-Key {key:?} is not 16 bytes of base64")))
         }
         Ok(None) => Err(Rejection::bad("there is no Sec-WebSocket-Key")),
@@ -115,7 +117,7 @@ fn key(request: &Parsed) -> Result<&str, Rejection> {
 
 fn check_subprotocols(request: &Parsed) -> Result<(), Rejection> {
     match request.headers.list("Sec-WebSocket-Protocol").find(|name| !is_token(name)) {
-        Some(name) => Err(Rejection::bad(format!("{name:?} is no subprotocol"))),
+        Some(name) => Err(Rejection::bad(format!("{:?} is no subprotocol", Shown::value(name)))),
         None => Ok(()),
     }
 }
@@ -137,6 +139,7 @@ fn check_origin(request: &Parsed, origins: &Origins) -> Result<(), Rejection> {
     if is_same_host(origin, host) || listed.iter().any(|listed| same_origin(listed, origin)) {
         return Ok(());
     }
+    let origin = Shown::value(origin);
     let reason = format!("pages from {origin} may not connect here; see `allow_origin`");
     Err(Rejection::new(Status::FORBIDDEN, reason))
 }

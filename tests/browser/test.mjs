@@ -260,8 +260,8 @@ async function saysGoodbye({ context, server }) {
 
 async function logsConnections({ server }) {
   const lines = server.log.split("\n");
-  const connected = lines.filter((line) => line.includes("websocket connected session="));
-  const closed = lines.filter((line) => line.includes("websocket closed session="));
+  const connected = lines.filter((line) => line.includes("websocket connected connection="));
+  const closed = lines.filter((line) => line.includes("websocket closed connection="));
   assert(connected.length > 0, "no line says that a client connected");
   assert.equal(closed.length, connected.length, "as many were closed as were connected");
   assert(lines.some((line) => /Client .* connected to the echo server/.test(line)), "the handler's own line");
