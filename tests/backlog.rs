@@ -6,10 +6,13 @@ mod common;
 #[path = "hostile/process.rs"]
 mod process;
 
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +20,7 @@ use common::{DEADLINE, Raw, get, status, upgrade_request, wait_until};
 use process::ServerProcess;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::{Resource, getrlimit, getuid, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 
 /// Begins to connect, without waiting for the server's system to answer.
 fn begin_to_connect(server: SocketAddr) -> TcpStream {
@@ -146,13 +149,61 @@ fn somebody() -> u32 {
     2_000_000 + std::process::id()
 }
 
+fn become_somebody(command: &mut Command) {
+    command.uid(somebody()).gid(somebody());
+}
+
+/// The server where others can start it too: the checkout may be for its owner alone. Removed when dropped.
+struct PublicCopy {
+    folder: PathBuf,
+    program: PathBuf,
+}
+
+impl PublicCopy {
+    /// A copy that [`somebody`] can start; `None` when no folder for files that come and go lets them.
+    fn new() -> Option<Self> {
+        let program = process::program();
+        let bytes = fs::read(&program).unwrap_or_else(|error| {
+            panic!(
+                "cannot read {program:?}: {error}; `cargo build --example hostile-server` makes it"
+            )
+        });
+        let folders = [std::env::temp_dir(), "/tmp".into(), "/var/tmp".into(), "/dev/shm".into()];
+        let copies = |folder: &PathBuf| Self::within(folder, &bytes).ok();
+        folders.iter().filter_map(copies).find(Self::can_be_started)
+    }
+
+    fn within(folder: &Path, program: &[u8]) -> io::Result<Self> {
+        let folder = folder.join(format!("rwf-backlog-{}", std::process::id()));
+        // It is made by this call or not at all: another's folder is not to be trusted.
+        fs::create_dir(&folder)?;
+        let copy = Self { program: folder.join("server"), folder };
+        fs::write(&copy.program, program)?;
+        for path in [&copy.folder, &copy.program] {
+            fs::set_permissions(path, Permissions::from_mode(0o755))?;
+        }
+        Ok(copy)
+    }
+
+    /// Without input the server starts and stops.
+    fn can_be_started(&self) -> bool {
+        let mut attempt = Command::new(&self.program);
+        attempt.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        become_somebody(&mut attempt);
+        attempt.status().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for PublicCopy {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
 #[test]
 fn without_threads_clients_are_served_and_accepting_goes_on_when_there_are_some() {
     const LIMIT: u64 = 40;
-    let become_somebody = |command: &mut Command| {
-        command.uid(somebody()).gid(somebody());
-    };
-    let mut attempt = Command::new("/bin/true");
+    let mut attempt = Command::new("true");
     become_somebody(&mut attempt);
     if !getuid().is_root() || !attempt.status().is_ok_and(|status| status.success()) {
         println!(
@@ -160,13 +211,20 @@ fn without_threads_clients_are_served_and_accepting_goes_on_when_there_are_some(
         );
         return;
     }
-    let server = ServerProcess::start_as(&[], |command| {
+    let Some(copy) = PublicCopy::new() else {
+        println!(
+            "skipped: no folder, the temporary one included, lets another user start a program"
+        );
+        return;
+    };
+    let before = getrlimit(Resource::Nproc);
+    let server = ServerProcess::start_as(&copy.program, &[], |command| {
         become_somebody(command);
         // The superuser is not limited, so that this limits the server alone.
-        let mut limit = getrlimit(Resource::Nproc);
-        limit.current = Some(LIMIT);
+        let limit = Rlimit { current: Some(LIMIT), maximum: before.maximum };
         setrlimit(Resource::Nproc, limit).unwrap();
     });
+    setrlimit(Resource::Nproc, before).unwrap();
     let idle = server.threads();
     let mut inside: Vec<_> =
         (idle..LIMIT as usize).map(|_| Raw::open(server.address, "/echo")).collect();

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -41,13 +41,12 @@ pub struct Cost {
 impl ServerProcess {
     /// Starts the server with these settings.
     pub fn start(settings: &[&str]) -> Self {
-        Self::start_as(settings, |_| {})
+        Self::start_as(&program(), settings, |_| {})
     }
 
-    /// Starts it after a change of the command.
-    pub fn start_as(settings: &[&str], change: impl FnOnce(&mut Command)) -> Self {
-        let program = program();
-        let mut command = Command::new(&program);
+    /// Starts `program`, which is a copy of it, after a change of the command.
+    pub fn start_as(program: &Path, settings: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(program);
         command.args(settings).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         change(&mut command);
         // It may open as many descriptors as this process may, which are more than shells give.
@@ -185,7 +184,7 @@ fn memory_of(process: u32) -> usize {
 }
 
 /// Beside this program, or one folder up from the tests.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let folder = own.parent().unwrap();
     let name = "hostile-server";
