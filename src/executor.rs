@@ -41,6 +41,7 @@ impl Wake for Unpark {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+    use std::time::Duration;
 
     #[test]
     fn a_future_woken_by_another_thread_finishes() {
@@ -52,7 +53,7 @@ mod tests {
             }
         });
         let mut polls = 0;
-        let value = block_on(std::future::poll_fn(move |context| {
+        let future = std::future::poll_fn(move |context| {
             polls += 1;
             if polls < 4 {
                 waker_sender.send(context.waker().clone()).unwrap();
@@ -60,8 +61,12 @@ mod tests {
             } else {
                 Poll::Ready("done")
             }
-        }));
-        assert_eq!(value, "done");
+        });
+        let (sender, value) = mpsc::channel();
+        let blocking = thread::spawn(move || sender.send(block_on(future)).unwrap());
+        let value = value.recv_timeout(Duration::from_secs(10));
+        assert_eq!(value, Ok("done"), "the future was not woken");
+        blocking.join().unwrap();
         waking.join().unwrap();
     }
 }

@@ -4,8 +4,9 @@ mod common;
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
+use std::time::Instant;
 
-use common::{DEADLINE, Echo, Raw, header, serve, upgrade_request, wait_until};
+use common::{DEADLINE, Echo, Raw, header, join, serve, upgrade_request, wait_until};
 use parking_lot::Mutex;
 use rwf::comms::SendError;
 use rwf::http::ServerHandle;
@@ -100,7 +101,7 @@ fn a_thread_can_send_while_it_ends() {
         // What rwf keeps for a thread is made later, and gone earlier.
         assert_eq!(Comms::websocket(SessionId::guest()).send("hello?"), Ok(0));
     });
-    ending.join().unwrap();
+    join("the thread that sends", ending);
     assert_eq!(sent.recv_timeout(DEADLINE).expect("the destructor did not send"), Ok(0));
 }
 
@@ -174,12 +175,22 @@ fn each_threads_messages_keep_their_order() {
     let mut client = tab(&server, session);
     let comms = Comms::websocket(session);
     thread::scope(|scope| {
+        let deadline = Instant::now() + DEADLINE;
         for thread in 0..THREADS {
             let comms = comms.clone();
             scope.spawn(move || {
                 for number in 0..MESSAGES {
                     // Faster than the client reads: the outbox has room for 1,024.
-                    while comms.send(format!("{thread} {number}")) != Ok(1) {
+                    loop {
+                        let sent = comms.send(format!("{thread} {number}"));
+                        if sent == Ok(1) {
+                            break;
+                        }
+                        assert!(
+                            Instant::now() < deadline,
+                            "message {number} of thread {thread} found no room for {DEADLINE:?}, \
+                             or no connection: {sent:?}"
+                        );
                         thread::yield_now();
                     }
                     if number % 50 == 49 {

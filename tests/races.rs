@@ -143,7 +143,13 @@ fn own_loopback() -> Ipv4Addr {
 
 /// Connects, opens a WebSocket, and talks until the end, whatever that is.
 fn live(server: SocketAddr) -> Fate {
-    let Ok(stream) = TcpStream::connect(server) else { return Fate::Refused };
+    let stream = match TcpStream::connect_timeout(&server, DEADLINE) {
+        Ok(stream) => stream,
+        Err(error) => {
+            assert!(!is_silence(&error), "a connect was not answered for {DEADLINE:?}");
+            return Fate::Refused;
+        }
+    };
     let mut client = Raw::from(stream);
     // A message right behind the request: whoever reads the one reads the other.
     let bytes = [upgrade_request("/", "").as_bytes(), &client_frame(0x81, b"hello")].concat();
@@ -238,6 +244,15 @@ fn servers_that_share_a_listener_all_stop() {
     }
 }
 
+/// Sets a flag, in whatever way its scope ends.
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn tabs_that_come_and_go_miss_nothing_while_they_are_there() {
     const THREADS: usize = 4;
@@ -300,13 +315,15 @@ fn tabs_that_come_and_go_miss_nothing_while_they_are_there() {
                 read.fetch_add(1, Ordering::SeqCst);
             }
         });
+        // Also when a sender panics, so that the visitors do not go on for ever.
+        let over = SetWhenDropped(is_over);
         let sent: Vec<usize> = senders.into_iter().map(|sender| sender.join().unwrap()).collect();
-        is_over.store(true, Ordering::SeqCst);
+        drop(over);
         // Visitors who are still there wait for more, and one may just be coming.
-        while !visitors.iter().all(|visitor| visitor.is_finished()) {
+        wait_until("the visitors are gone", || {
             Comms::websocket(session).close(4000, "over").unwrap();
-            thread::sleep(Duration::from_millis(1));
-        }
+            visitors.iter().all(|visitor| visitor.is_finished())
+        });
         Comms::websocket(session).close(4000, "over").unwrap();
         assert_eq!(reading.join().unwrap()[..], sent, "the tab that stayed missed some");
         let visits: usize = visitors.into_iter().map(|visitor| visitor.join().unwrap()).sum();

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Echo, Raw, serve, start, upgrade_request, wait_until};
+use common::{DEADLINE, Echo, Raw, join, serve, start, upgrade_request, wait_until};
 use parking_lot::Mutex;
 use rwf::controller::Websocket;
 use rwf::http::{self, Server, ServerHandle};
@@ -81,7 +81,9 @@ fn a_full_outbox_does_not_hold_up_the_shutdown() {
     let cookie = format!("Cookie: rwf_session={session}\r\n");
     let _client = Raw::open_with(server.local_addr(), "/", &cookie);
     let message = Message::binary(vec![7; 64 << 10]);
-    while Comms::websocket(session).send(&message).is_ok() {}
+    let is_taken = |_: &usize| Comms::websocket(session).send(&message).is_ok();
+    let taken = (0..10_000).take_while(is_taken).count();
+    assert!(taken < 10_000, "{taken} messages of 64 KiB found room");
     let began = Instant::now();
     let report = server.shutdown().unwrap();
     assert_eq!((report.closed, report.cut), (0, 1));
@@ -180,8 +182,9 @@ fn a_second_call_waits_for_the_first_and_gives_the_same_report() {
     client.send_close(1001, "");
     client.expect_end();
     drop(client);
-    let reports: Vec<_> = calls.into_iter().map(|call| call.join().unwrap()).collect();
-    for report in reports.iter().chain([&waiting.join().unwrap(), &server.shutdown().unwrap()]) {
+    let reports: Vec<_> = calls.into_iter().map(|call| join("a shutdown", call)).collect();
+    let waiting = join("the wait for the shutdown", waiting);
+    for report in reports.iter().chain([&waiting, &server.shutdown().unwrap()]) {
         assert_eq!((report.closed, report.cut), (1, 0));
     }
 }
@@ -239,7 +242,7 @@ fn dropping_the_handle_shuts_down() {
     client.send_close(1001, "");
     client.expect_end();
     drop(client);
-    dropping.join().unwrap();
+    join("dropping the handle", dropping);
     assert!(TcpStream::connect(address).is_err());
 }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Echo, Raw, client_frame, start, wait_until};
+use common::{DEADLINE, Echo, Raw, client_frame, join, start, wait_until};
 use parking_lot::Mutex;
 use rwf::comms::SendError;
 use rwf::controller::{Overflow, Websocket};
@@ -174,7 +174,7 @@ fn a_handler_that_floods_its_own_client_waits_and_loses_nothing() {
         let frame = client.frame();
         assert_eq!((frame.first, frame.payload.len()), (0x82, 64 << 10), "message {number}");
     }
-    flood.join().unwrap();
+    join("the flood", flood);
 }
 
 #[test]
@@ -370,8 +370,10 @@ fn a_handler_that_waits_for_its_own_client_keeps_the_other_tabs_up_to_date() {
     flooder.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
     // Until the flooder's handler waits for its own client, which never reads.
     let mut sent = 0;
+    let deadline = Instant::now() + DEADLINE;
     loop {
         use std::io::Write;
+        assert!(Instant::now() < deadline, "a client that does not read was read for {DEADLINE:?}");
         match flooder.stream.write(&flood[sent..]) {
             Ok(count) => sent = (sent + count) % flood.len(),
             Err(_) => break,
@@ -385,5 +387,5 @@ fn a_handler_that_waits_for_its_own_client_keeps_the_other_tabs_up_to_date() {
     assert!(count > 10, "only {count} messages reached the healthy tab");
     drop((flooder, received));
     server.shutdown().unwrap();
-    reading.join().unwrap_or_default();
+    wait_until("the healthy tab ends", || reading.is_finished());
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::thread;
 
-use common::{Echo, Raw, serve, wait_until};
+use common::{Echo, Raw, join, serve, wait_until};
 use rwf::prelude::*;
 
 /// How many threads this process has, where the system tells.
@@ -42,6 +42,7 @@ fn an_idle_connection_is_one_thread_and_a_shutdown_leaves_none() {
     let mut taken = 0;
     while Comms::websocket(session).send(&message).is_ok() {
         taken += 1;
+        assert!(taken < 10_000, "{taken} messages of 64 KiB found room");
     }
     assert_eq!(threads(), idle_server + 2, "a client that does not read has a writer thread");
 
@@ -53,7 +54,7 @@ fn an_idle_connection_is_one_thread_and_a_shutdown_leaves_none() {
     client.send_close(1013, "");
     client.expect_end();
     drop(client);
-    let report = shutting_down.join().unwrap();
+    let report = join("the shutdown", shutting_down);
     assert_eq!((report.closed, report.cut, report.running), (1, 0, 0));
     // The system lists a thread for a moment after it was joined.
     wait_until("no threads are left", || threads() == before);

@@ -186,6 +186,8 @@ mod tests {
     use std::time::Instant;
 
     const STACK: usize = 64 << 10;
+    /// Nothing that works takes so long.
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     fn tell(pool: &Arc<Pool>, ran_on: &Sender<ThreadId>) {
         let ran_on = ran_on.clone();
@@ -193,7 +195,7 @@ mod tests {
     }
 
     fn wait_for_spare(pool: &Pool, count: usize) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         while pool.state.lock().spare != count {
             assert!(Instant::now() < deadline, "there are no {count} spare threads");
             thread::yield_now();
@@ -214,12 +216,13 @@ mod tests {
             })
             .unwrap();
         }
-        let first: HashSet<_> = threads.iter().take(5).collect();
+        let next = || threads.recv_timeout(PATIENCE).expect("a job does not run");
+        let first: HashSet<_> = (0..5).map(|_| next()).collect();
         assert_eq!(first.len(), 5, "each has a thread of its own");
         drop(release);
         wait_for_spare(&pool, 2);
         tell(&pool, &ran_on);
-        assert!(first.contains(&threads.recv().unwrap()), "a spare thread takes the next job");
+        assert!(first.contains(&next()), "a spare thread takes the next job");
         pool.stop(0);
         assert_eq!(Arc::strong_count(&pool), 1, "threads are left");
     }
@@ -229,7 +232,7 @@ mod tests {
         let pool = Pool::new(STACK, 1);
         let (ran_on, threads) = channel();
         tell(&pool, &ran_on);
-        threads.recv().unwrap();
+        threads.recv_timeout(PATIENCE).expect("the job does not run");
         wait_for_spare(&pool, 1);
         wait_for_spare(&pool, 0);
         assert!(pool.state.lock().threads.is_empty());

@@ -5,7 +5,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rwf::http::{Route, Server, ServerHandle};
@@ -32,6 +32,13 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain until {what}");
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// What `thread` returns, which is about to end; fails with `what` when it does not within the deadline.
+#[track_caller]
+pub fn join<T>(what: &str, thread: JoinHandle<T>) -> T {
+    wait_until(&format!("{what} ends"), || thread.is_finished());
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Numbers at random, the same for the same seed: xorshift64*.
@@ -87,7 +94,8 @@ pub struct Frame {
 
 impl Raw {
     pub fn connect(address: SocketAddr) -> Self {
-        Self::from(TcpStream::connect(address).unwrap())
+        let stream = TcpStream::connect_timeout(&address, DEADLINE);
+        Self::from(stream.unwrap_or_else(|error| panic!("cannot connect to {address}: {error}")))
     }
 
     /// Connects and opens a WebSocket at `path`.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::net::sockopt::set_socket_linger;
 
-use crate::common::{Random, Raw, client_frame, get, status, upgrade_request};
+use crate::common::{DEADLINE, Random, Raw, client_frame, get, status, upgrade_request};
 
 /// A kind of client: its name, how many there are, and what one does until the traffic is over.
 type Kind = (&'static str, usize, fn(&Traffic, u64));
@@ -175,7 +175,7 @@ fn keep_alive(traffic: &Traffic, _: u64) {
 
 /// A connection, for those who do not care whether there is one.
 fn connect(traffic: &Traffic) -> Option<TcpStream> {
-    let stream = TcpStream::connect(traffic.server).ok()?;
+    let stream = TcpStream::connect_timeout(&traffic.server, DEADLINE).ok()?;
     stream.set_read_timeout(Some(Duration::from_millis(50))).ok()?;
     stream.set_write_timeout(Some(Duration::from_millis(50))).ok()?;
     Some(stream)
