@@ -50,6 +50,9 @@ fn a_burst_of_two_thousand_connects_is_accepted_at_once() {
     const COUNT: usize = 2000;
     /// The promise is well under a second; a client whose first packet finds no room tries again after one.
     const BOUND: Duration = Duration::from_secs(3);
+    if !process::has_room_for(COUNT) {
+        return;
+    }
     let server = ServerProcess::start(&[]);
     let idle = server.threads();
     let began = Instant::now();
@@ -117,6 +120,9 @@ fn wait_for_trouble(server: &ServerProcess) {
 #[test]
 fn without_descriptors_clients_are_served_and_accepting_goes_on_when_there_are_some() {
     const LIMIT: u64 = 64;
+    if !process::has_room_for(LIMIT as usize) {
+        return;
+    }
     let server = ServerProcess::start(&[]);
     let before = server.limit(Resource::Nofile, LIMIT);
     let mut inside: Vec<_> = (0..30).map(|_| Raw::open(server.address, "/echo")).collect();

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, getuid, prlimit, setrlimit};
 
 /// Nothing that the server is told takes so long.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -27,6 +27,24 @@ pub struct ServerProcess {
     input: Option<ChildStdin>,
     output: Receiver<String>,
     log: Arc<Mutex<Vec<String>>>,
+}
+
+/// Threads and descriptors for what runs beside a test.
+const BESIDE: u64 = 1000;
+
+/// Whether this user may have the threads and descriptors for so many connections at once; where not, it says so.
+pub fn has_room_for(connections: usize) -> bool {
+    let needed = connections as u64 + BESIDE;
+    let has_room = |what: &str, most: Option<u64>| match most {
+        Some(most) if most < needed => {
+            println!("skipped: it takes {needed} {what}, and this user may have {most}");
+            false
+        }
+        _ => true,
+    };
+    // The superuser may have any number of threads.
+    (getuid().is_root() || has_room("threads", getrlimit(Resource::Nproc).current))
+        && has_room("descriptors", getrlimit(Resource::Nofile).maximum)
 }
 
 /// What a process costs.
@@ -47,6 +65,8 @@ impl ServerProcess {
     /// Starts `program`, which is a copy of it, after a change of the command.
     pub fn start_as(program: &Path, settings: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new(program);
+        // Its lines are counted, and they are to be those of errors, whatever this shell wants to see.
+        command.env_remove("RUST_LOG");
         command.args(settings).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         change(&mut command);
         // It may open as many descriptors as this process may, which are more than shells give.
