@@ -1,11 +1,13 @@
 //! One connection as its server sees it: the socket, and how to end it in good order.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use crate::os::Stop;
 use crate::session::ConnectionId;
 use crate::settings::Settings;
 use crate::socket::Socket;
@@ -21,17 +23,21 @@ pub(crate) struct Context {
     /// Where the server listens.
     pub(crate) local_addr: SocketAddr,
     is_stopping: AtomicBool,
+    /// Told when the server stops, after the flag is set.
+    pub(crate) stop: Stop,
 }
 
 impl Context {
-    pub(crate) fn new(settings: Settings, local_addr: SocketAddr) -> Self {
+    pub(crate) fn new(settings: Settings, local_addr: SocketAddr) -> io::Result<Self> {
         let watchdog = Watchdog::default();
-        Self { settings, watchdog, local_addr, is_stopping: AtomicBool::new(false) }
+        let (is_stopping, stop) = (AtomicBool::new(false), Stop::new()?);
+        Ok(Self { settings, watchdog, local_addr, is_stopping, stop })
     }
 
     /// From now on connections end as soon as they can do so in good order.
     pub(crate) fn stop(&self) {
         self.is_stopping.store(true, Ordering::SeqCst);
+        self.stop.tell();
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

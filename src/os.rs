@@ -4,6 +4,9 @@ use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+#[cfg(unix)]
+use parking_lot::Mutex;
+
 /// Writes what the kernel takes at once, without blocking; [`io::ErrorKind::WouldBlock`] when it takes nothing.
 ///
 /// `MSG_DONTWAIT` concerns this call alone, where `O_NONBLOCK` would concern the reader of the socket too.
@@ -98,9 +101,7 @@ pub(crate) fn read_spare(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result
     debug_assert!(buffer.capacity() > buffer.len(), "a read needs room");
     #[cfg(unix)]
     {
-        use rustix::net::{RecvFlags, recv};
-        let spare = rustix::buffer::spare_capacity(buffer);
-        recv(stream, spare, RecvFlags::empty()).map(|(_, read)| read).map_err(given_up)
+        receive(stream, buffer, rustix::net::RecvFlags::empty())
     }
     #[cfg(not(unix))]
     {
@@ -111,6 +112,96 @@ pub(crate) fn read_spare(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result
         buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
         read
     }
+}
+
+#[cfg(unix)]
+fn receive(
+    stream: &TcpStream,
+    buffer: &mut Vec<u8>,
+    flags: rustix::net::RecvFlags,
+) -> io::Result<usize> {
+    let spare = rustix::buffer::spare_capacity(buffer);
+    rustix::net::recv(stream, spare, flags).map(|(_, read)| read).map_err(given_up)
+}
+
+/// What any number of threads wait for beside their sockets: told once, it ends all these waits and those to come.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    /// Closed to tell: the other end then is readable for good.
+    #[cfg(unix)]
+    pipe: Mutex<Option<io::PipeWriter>>,
+    #[cfg(unix)]
+    told: io::PipeReader,
+}
+
+impl Stop {
+    pub(crate) fn new() -> io::Result<Self> {
+        #[cfg(unix)]
+        {
+            let (told, pipe) = io::pipe()?;
+            Ok(Self { pipe: Mutex::new(Some(pipe)), told })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    pub(crate) fn tell(&self) {
+        #[cfg(unix)]
+        {
+            let pipe = self.pipe.lock().take();
+            drop(pipe);
+        }
+    }
+}
+
+/// Appends one read to `buffer` like [`read_spare`], waiting up to `timeout`, or until `stop` is told. The stream stays
+/// whole: what arrives later can still be read.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::TimedOut`] when nothing came, and [`io::ErrorKind::WouldBlock`] when nothing had come by the stop.
+pub(crate) fn read_unless(
+    stop: &Stop,
+    stream: &TcpStream,
+    buffer: &mut Vec<u8>,
+    timeout: Duration,
+) -> io::Result<usize> {
+    #[cfg(unix)]
+    {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use rustix::net::RecvFlags;
+        match receive(stream, buffer, RecvFlags::DONTWAIT) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+        let mut waits =
+            [PollFd::new(stream, PollFlags::IN), PollFd::new(&stop.told, PollFlags::IN)];
+        if poll(&mut waits, Timespec::try_from(timeout).ok().as_ref())? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let was_told = !waits[1].revents().is_empty();
+        match receive(stream, buffer, RecvFlags::DONTWAIT) {
+            // A wait may end for nothing.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !was_told => {
+                Err(io::ErrorKind::Interrupted.into())
+            }
+            result => result,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = stop;
+        stream.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+        read_spare(stream, buffer)
+    }
+}
+
+/// Ends a [`read_unless`] where that cannot wait for a stop: the stream has no more to read then.
+pub(crate) fn interrupt_read(stream: &TcpStream) {
+    #[cfg(not(unix))]
+    let _ = stream.shutdown(std::net::Shutdown::Read);
+    #[cfg(unix)]
+    let _ = stream;
 }
 
 /// Lengthens the queue of connections that wait for `accept`: std asks for 128, which a burst overflows.

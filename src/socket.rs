@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::deadline;
-use crate::os;
+use crate::os::{self, Stop};
 
 /// A connected socket: one thread reads, and whoever holds the write half writes.
 #[derive(Debug)]
@@ -42,6 +42,28 @@ impl Socket {
                 Err(error) if error.kind() == WouldBlock => {
                     return Err(TimedOut.into());
                 }
+                result => return result,
+            }
+        }
+    }
+
+    /// Appends one read to `buffer`, like [`read`](Self::read), but waits no longer than until `stop` is told.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`] when nothing came for `timeout`, [`WouldBlock`] when nothing had come by the stop.
+    pub(crate) fn read_unless(
+        &self,
+        stop: &Stop,
+        buffer: &mut Vec<u8>,
+        timeout: Duration,
+    ) -> io::Result<usize> {
+        let deadline = deadline::after(timeout);
+        // It may have set another timeout.
+        self.read_timeout.store(0, Ordering::Relaxed);
+        loop {
+            match os::read_unless(stop, &self.stream, buffer, deadline::until(deadline)) {
+                Err(error) if error.kind() == Interrupted => {}
                 result => return result,
             }
         }
@@ -105,9 +127,9 @@ impl Socket {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Ends a read that waits, of whichever thread; what has already arrived can still be read.
+    /// Helps a stop to end [`read_unless`](Self::read_unless) on systems where it does not by itself.
     pub(crate) fn interrupt_read(&self) {
-        let _ = self.stream.shutdown(Shutdown::Read);
+        os::interrupt_read(&self.stream);
     }
 
     /// Ends both directions, waking whoever waits on them.
@@ -189,13 +211,22 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_read_ends_after_what_has_arrived() {
+    #[cfg(unix)]
+    fn a_stop_ends_the_wait_and_neither_what_has_arrived_nor_what_comes_later() {
         let (socket, mut peer) = pair();
-        peer.write_all(b"last").unwrap();
-        let mut buffer = Vec::with_capacity(9);
-        socket.read(&mut buffer, Duration::from_secs(5)).unwrap();
-        assert_eq!(buffer, b"last");
-        socket.interrupt_read();
-        assert_eq!(socket.read(&mut buffer, Duration::from_secs(5)).unwrap(), 0);
+        let stop = Stop::new().unwrap();
+        let long = Duration::from_secs(60);
+        let mut buffer = Vec::with_capacity(99);
+        let error = socket.read_unless(&stop, &mut buffer, Duration::from_millis(5)).unwrap_err();
+        assert_eq!(error.kind(), TimedOut);
+        std::thread::scope(|scope| {
+            let waiting =
+                scope.spawn(|| socket.read_unless(&stop, &mut Vec::with_capacity(9), long));
+            stop.tell();
+            assert_eq!(waiting.join().unwrap().unwrap_err().kind(), WouldBlock);
+        });
+        peer.write_all(b"late").unwrap();
+        while socket.read_unless(&stop, &mut buffer, long).is_err() {}
+        assert_eq!(buffer, b"late");
     }
 }

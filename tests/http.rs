@@ -8,6 +8,7 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{DEADLINE, Raw, answer, get, header, serve, start, status, wait_until};
@@ -767,6 +768,30 @@ fn an_error_response_is_not_lost_when_the_client_has_sent_much_more() {
 }
 
 #[test]
+fn a_client_that_uploads_without_pause_reads_its_refusal_whole() {
+    let server = start(
+        Server::new(vec![seen()]).max_body_size(1 << 40).body_timeout(Duration::from_millis(50)),
+    );
+    let cases = [
+        ("POST /seen HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n\r\n", 408),
+        ("POST /seen HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999999\r\n\r\n", 413),
+        ("POST /seen HTTP/1.1\r\nContent-Length: 999999999999\r\n\r\n", 400),
+    ];
+    for (head, expected) in cases.repeat(10) {
+        let mut client = connect(&server);
+        client.send(head.as_bytes());
+        let mut upload = client.stream.try_clone().unwrap();
+        let uploading = thread::spawn(move || while upload.write_all(&[b'x'; 16 << 10]).is_ok() {});
+        let (head, body) = client.response();
+        assert_eq!(status(&head), expected, "{body}");
+        client.expect_end();
+        assert!(!uploading.is_finished(), "the upload was broken off after {expected}");
+        client.stream.shutdown(Shutdown::Both).unwrap();
+        uploading.join().unwrap();
+    }
+}
+
+#[test]
 fn a_path_without_a_route_is_404_and_the_connection_goes_on() {
     let server = serve(vec![seen()]);
     let mut client = connect(&server);
@@ -878,7 +903,7 @@ fn a_kept_connection_is_closed_at_the_idle_timeout_without_an_answer() {
 fn the_time_of_a_slow_controller_does_not_count() {
     let server = start(
         Server::new(vec![route!("/" => answer(|_| {
-            std::thread::sleep(Duration::from_millis(600));
+            thread::sleep(Duration::from_millis(600));
             Ok(Response::new().text("slept"))
         }))])
         .open_timeout(Duration::from_millis(400))

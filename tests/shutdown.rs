@@ -2,13 +2,14 @@
 
 mod common;
 
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Echo, Raw, join, serve, start, upgrade_request, wait_until};
+use common::{DEADLINE, Echo, Raw, answer, get, join, serve, start, status, upgrade_request, wait_until};
 use parking_lot::Mutex;
 use rwf::controller::Websocket;
 use rwf::http::{self, Server, ServerHandle};
@@ -100,7 +101,7 @@ fn a_request_that_is_being_read_is_answered_with_503() {
     let mut kept = Raw::connect(address);
     kept.send(b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n");
     kept.response();
-    // The half request is read by now: a full exchange came after it.
+    // The half request is accepted by now: a full exchange came after it.
     let report = shut_down(server);
     let (head, _) = half.response();
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
@@ -110,6 +111,70 @@ fn a_request_that_is_being_read_is_answered_with_503() {
     drop((half, silent, kept));
     let report = report.recv_timeout(DEADLINE).unwrap();
     assert_eq!(report.cut, 0);
+}
+
+/// A connection whose thread runs: it has had an answer.
+fn kept(address: SocketAddr) -> Raw {
+    let mut client = Raw::connect(address);
+    client.ask(&get("/none"));
+    client
+}
+
+#[test]
+fn a_client_that_uploads_during_the_shutdown_reads_a_whole_503() {
+    for round in 0..50 {
+        let server = start(Server::new(vec![route!("/" => Echo)]).max_body_size(usize::MAX));
+        let mut client = kept(server.local_addr());
+        client.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n");
+        let mut upload = client.stream.try_clone().unwrap();
+        let (progress, begun) = channel();
+        let uploading = thread::spawn(move || {
+            while upload.write_all(&[b'x'; 16 << 10]).is_ok() {
+                let _ = progress.send(());
+            }
+        });
+        begun.recv_timeout(DEADLINE).expect("nothing is uploaded");
+        let report = shut_down(server);
+        let (head, body) = client.response();
+        assert_eq!((status(&head), body.as_str()), (503, "Service Unavailable"), "round {round}");
+        client.expect_end();
+        while begun.try_recv().is_ok() {}
+        assert!(begun.recv_timeout(DEADLINE).is_ok(), "the upload was broken off in round {round}");
+        client.stream.shutdown(Shutdown::Both).unwrap();
+        uploading.join().unwrap();
+        let report = report.recv_timeout(DEADLINE).unwrap();
+        assert_eq!((report.closed, report.cut), (1, 0), "round {round}");
+    }
+}
+
+#[test]
+fn half_a_head_that_was_sent_just_before_the_shutdown_is_answered_with_503() {
+    for round in 0..50 {
+        let server = serve(vec![route!("/" => Echo)]);
+        let mut client = kept(server.local_addr());
+        client.send(&upgrade_request("/", "").as_bytes()[..40]);
+        let report = shut_down(server);
+        let (head, _) = client.response();
+        assert_eq!(status(&head), 503, "round {round}");
+        client.expect_end();
+        drop(client);
+        assert_eq!(report.recv_timeout(DEADLINE).unwrap().cut, 0, "round {round}");
+    }
+}
+
+#[test]
+fn a_request_that_was_sent_just_before_the_shutdown_is_answered() {
+    for round in 0..50 {
+        let server = serve(vec![route!("/hi" => answer(|_| Ok(Response::new().text("hi"))))]);
+        let mut client = kept(server.local_addr());
+        client.send(get("/hi").as_bytes());
+        let report = shut_down(server);
+        let (head, body) = client.response();
+        assert_eq!((status(&head), body.as_str()), (200, "hi"), "round {round}");
+        client.expect_end();
+        drop(client);
+        assert_eq!(report.recv_timeout(DEADLINE).unwrap().cut, 0, "round {round}");
+    }
 }
 
 /// Waits for permission before it answers.

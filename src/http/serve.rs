@@ -77,6 +77,7 @@ impl Exchange<'_> {
         let settings = &self.link.context.settings;
         let mut phase = Phase::Idle;
         let mut deadline = deadlines.first_byte;
+        let mut is_last = false;
         loop {
             match self.parser.next()? {
                 Step::Request(request) => return Ok(Some(request)),
@@ -100,9 +101,16 @@ impl Exchange<'_> {
                     Phase::Body => deadline::after(settings.body_timeout),
                 };
             }
-            if self.link.context.is_stopping() && phase == Phase::Idle {
-                return Ok(None);
+            if is_last {
+                return match phase {
+                    Phase::Idle => Ok(None),
+                    Phase::Head | Phase::Body => {
+                        Err(rejection(Status::SERVICE_UNAVAILABLE, "the server shuts down"))
+                    }
+                };
             }
+            // What had arrived by the stop is looked at, and a client that sends without pause is not waited for.
+            is_last = self.link.context.is_stopping();
             match self.read(deadline) {
                 Ok(0) if phase == Phase::Idle => return Ok(None),
                 Ok(0) if self.link.context.is_stopping() => {
@@ -110,6 +118,7 @@ impl Exchange<'_> {
                 }
                 Ok(0) => return Err(rejection(Status::BAD_REQUEST, "the request ends midway")),
                 Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => is_last = true,
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && phase != Phase::Idle => {
                     return Err(rejection(Status::REQUEST_TIMEOUT, "the request took too long"));
                 }
@@ -123,7 +132,8 @@ impl Exchange<'_> {
         if remaining.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.parser.fill(|buffer| self.link.socket.read(buffer, remaining))
+        let Link { socket, context, .. } = &**self.link;
+        self.parser.fill(|buffer| socket.read_unless(&context.stop, buffer, remaining))
     }
 
     /// Hands a request to its controller and sends what that answers.

@@ -207,10 +207,11 @@ impl Server {
         let router = Router::new(self.routes)?;
         let (listener, local_addr) = self.address.listen(self.settings.backlog)?;
         let no_thread = |source| Error::System { what: "thread", source };
-        let no_waker = |source| Error::System { what: "pipe", source };
-        let (acceptor, waker) = Acceptor::new(listener).map_err(no_waker)?;
+        let no_pipe = |source| Error::System { what: "pipe", source };
+        let (acceptor, waker) = Acceptor::new(listener).map_err(no_pipe)?;
 
-        let context = Arc::new(Context::new(self.settings, local_addr));
+        let context = Context::new(self.settings, local_addr).map_err(no_pipe)?;
+        let context = Arc::new(context);
         let connections = Connections::new(Arc::clone(&context), router);
         let watching = {
             let interval = context.settings.handler_warning / 4;
