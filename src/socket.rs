@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, IoSlice};
+use std::mem;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -109,15 +110,28 @@ impl Socket {
         os::set_stall_timeout(&self.stream, timeout);
     }
 
-    /// Writes all of `bytes`, waiting up to `timeout` each time that the peer takes nothing.
-    pub(crate) fn write_all(&self, mut bytes: &[u8], timeout: Duration) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let slice = [IoSlice::new(bytes)];
-            let written = match self.write_now(&slice) {
-                Err(error) if error.kind() == WouldBlock => self.write_within(&slice, timeout)?,
+    /// Writes all of `parts`, one behind the other, waiting up to `timeout` each time that the peer takes nothing.
+    pub(crate) fn write_all(&self, parts: [&[u8]; 2], timeout: Duration) -> io::Result<()> {
+        let mut slices = parts.map(IoSlice::new);
+        let mut rest = &mut slices[..];
+        let mut has_waited = false;
+        // Takes empty parts off.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let written = match self.write_now(rest) {
+                Err(error) if error.kind() == WouldBlock => {
+                    if !mem::replace(&mut has_waited, true) {
+                        // Longer than the timeout of a write, which mostly finds it first.
+                        self.set_stall_timeout(Some(timeout.saturating_add(timeout / 4)));
+                    }
+                    self.write_within(rest, timeout)?
+                }
                 result => result?,
             };
-            bytes = &bytes[written..];
+            IoSlice::advance_slices(&mut rest, written);
+        }
+        if has_waited {
+            self.set_stall_timeout(None);
         }
         Ok(())
     }
@@ -208,6 +222,50 @@ mod tests {
         let mut received = Vec::new();
         peer.read_to_end(&mut received).unwrap();
         assert_eq!(received.len(), written, "what was taken arrives");
+    }
+
+    #[test]
+    fn two_parts_arrive_one_behind_the_other_wherever_a_write_ends() {
+        let (socket, mut peer) = pair();
+        let bytes: Vec<u8> = (0..20_000_000_u32).map(|at| (at / 251) as u8).collect();
+        let reading = std::thread::spawn(move || {
+            let mut received = Vec::new();
+            peer.read_to_end(&mut received).map(|_| received)
+        });
+        let (mut at, mut sent) = (0, Vec::new());
+        for lengths in [[0, 0], [1, 0], [0, 1], [7_000_000, 11_000_000], [99, 100], [1, 900_000]] {
+            let (first, second) = bytes[at..][..lengths[0] + lengths[1]].split_at(lengths[0]);
+            socket.write_all([first, second], Duration::MAX).unwrap();
+            sent.extend([first, second].concat());
+            at += 1_000;
+        }
+        socket.finish_writing();
+        assert!(reading.join().unwrap().unwrap() == sent, "what arrives is not what was sent");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_kernel_watches_the_peer_from_the_first_write_that_does_not_fit_to_the_last() {
+        use rustix::net::sockopt::tcp_user_timeout;
+        let (socket, mut peer) = pair();
+        let millis = || tcp_user_timeout(&socket.stream).unwrap();
+        socket.write_all([b"short", b""], Duration::from_secs(8)).unwrap();
+        assert_eq!(millis(), 0, "nobody has waited");
+        std::thread::scope(|scope| {
+            let long = vec![7; 64 << 20];
+            let writing = scope.spawn({
+                let socket = &socket;
+                move || socket.write_all([b"", &long], Duration::from_secs(8))
+            });
+            let deadline = deadline::after(Duration::from_secs(8));
+            while millis() != 10_000 && !deadline::until(deadline).is_zero() {
+                std::thread::yield_now();
+            }
+            assert_eq!(millis(), 10_000, "a quarter more than the timeout of a write");
+            io::copy(&mut (&mut peer).take(5 + (64 << 20)), &mut io::sink()).unwrap();
+            writing.join().unwrap().unwrap();
+        });
+        assert_eq!(millis(), 0, "it is all written");
     }
 
     #[test]

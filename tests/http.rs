@@ -11,6 +11,7 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use common::{DEADLINE, Raw, answer, get, header, serve, start, status, wait_until};
 use rwf::controller::Websocket;
 use rwf::http::{Cookie, Route, Server, ServerHandle, Status};
@@ -949,6 +950,60 @@ fn an_answer_that_nobody_takes_is_given_up_at_the_write_timeout_and_counts_as_cu
     assert!(began.elapsed() < Duration::from_secs(8), "given up after {:?}", began.elapsed());
     assert!(client.rest().len() < LENGTH, "all of it was taken");
     assert_eq!((report.closed, report.cut), (0, 1), "an answer that was cut is no good end");
+}
+
+#[test]
+fn clients_that_take_nothing_of_a_body_are_given_up() {
+    const COUNT: usize = 8;
+    let timeout = Duration::from_secs(1);
+    let body = Bytes::from(vec![b'x'; 64 << 20]);
+    let route = route!("/:what" => answer(move |request| match request.param("what")? {
+        "long" => Ok(Response::new().bytes(body.clone())),
+        _ => Ok(Response::new()),
+    }));
+    let server = start(
+        Server::new(vec![route])
+            .max_connections(COUNT)
+            .websocket(Websocket::new().write_timeout(timeout)),
+    );
+    let mut clients: Vec<_> = (0..COUNT).map(|_| connect(&server)).collect();
+    for client in &mut clients {
+        client.send(get("/long").as_bytes());
+        client.head();
+    }
+    // That a kernel enlarges its buffer may count once or twice.
+    let deadline = Instant::now() + 4 * timeout;
+    let mut others = Vec::new();
+    while others.len() < COUNT {
+        let left = COUNT - others.len();
+        assert!(Instant::now() < deadline, "{left} of {COUNT} clients were not given up");
+        let mut other = connect(&server);
+        match status(&other.ask(&get("/short")).0) {
+            200 => others.push(other),
+            _ => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+#[test]
+fn a_client_that_takes_a_body_slowly_but_steadily_gets_all_of_it() {
+    const LENGTH: usize = 12 << 20;
+    let body = Bytes::from((0..LENGTH).map(|at| (at / 7) as u8).collect::<Vec<_>>());
+    let sent = body.clone();
+    let route = route!("/" => answer(move |_| Ok(Response::new().bytes(sent.clone()))));
+    let timeout = Duration::from_millis(400);
+    let server = start(Server::new(vec![route]).websocket(Websocket::new().write_timeout(timeout)));
+    let mut client = connect(&server);
+    client.send(get("/").as_bytes());
+    client.head();
+    let began = Instant::now();
+    for chunk in body.chunks(LENGTH / 64) {
+        assert!(client.take(chunk.len()) == chunk, "the body is not what was sent");
+        thread::sleep(timeout / 8);
+    }
+    expect_elapsed(began, 4 * timeout, "the end of the body");
+    // Nothing of the stall is left on the connection.
+    assert_eq!(status(&client.ask(&get("/none")).0), 404);
 }
 
 // Controllers.

@@ -11,7 +11,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Raw, client_frame, wait_until};
+use common::{Raw, client_frame, get, status, wait_until};
 use process::{Cost, ServerProcess};
 use rustix::net::sockopt::set_socket_linger;
 
@@ -203,6 +203,31 @@ fn what_is_pushed_to_clients_that_never_read_stays_within_the_outbox_bound() {
         wait_until("the clients are given up", || server.threads() <= 3);
         drop(clients);
     }
+}
+
+#[test]
+fn a_body_that_many_wait_for_is_in_memory_once() {
+    const COUNT: usize = 30;
+    /// A thread, and the request.
+    const EACH: usize = 64 * KIB;
+    let mut server = ServerProcess::start(&[]);
+    assert_eq!(Raw::connect(server.address).ask(&get("/page")).1.len(), 16 * MIB);
+    wait_until("the first connection is gone", || server.threads() <= 3);
+    let before = server.memory();
+    let (clients, highest) = server.watched(|server| {
+        let mut clients: Vec<_> = (0..COUNT).map(|_| Raw::connect(server.address)).collect();
+        for client in &mut clients {
+            client.send(get("/page").as_bytes());
+        }
+        // From here on the rest of the body waits for each of them.
+        clients.iter_mut().for_each(|client| assert_eq!(status(&client.head()), 200));
+        clients
+    });
+    let took = highest.saturating_sub(before);
+    println!("a body of 16 MiB, never read: {:.1} KiB each", kib_each(took, COUNT));
+    let bound = COUNT * EACH + SLACK;
+    assert!(took < bound, "{took} bytes for {COUNT} clients, of at most {bound}");
+    drop(clients);
 }
 
 #[test]

@@ -12,6 +12,9 @@ use crate::http::status::Status;
 /// Most heads are shorter, that of a 101 with a session cookie too.
 const USUAL_HEAD: usize = 320;
 
+/// A body up to this length is copied behind its head, so that one slice is written; a longer one is shared.
+const COPIED_BODY: usize = 4 << 10;
+
 /// What a controller answers.
 ///
 /// ```
@@ -148,7 +151,8 @@ impl Response {
         self.body("text/html; charset=utf-8", html.into())
     }
 
-    /// Sets the body: bytes, as `application/octet-stream` unless a `Content-Type` is set after it.
+    /// Sets the body: bytes, as `application/octet-stream` unless a `Content-Type` is set after it. A `Bytes` that many
+    /// responses share is in memory once, however many clients are slow to take it.
     #[must_use]
     pub fn bytes(self, bytes: impl Into<Bytes>) -> Self {
         self.body("application/octet-stream", bytes)
@@ -224,8 +228,9 @@ impl Response {
         head.into_bytes()
     }
 
-    /// The bytes of the whole response; `for_head` leaves the body out but not its length (RFC 9110 §9.3.2).
-    pub(crate) fn encode(&self, for_head: bool, connection: Option<&str>) -> Vec<u8> {
+    /// The bytes of the whole response, in two parts: what is made for it, and a long body from where it lies.
+    /// `for_head` leaves the body out but not its length (RFC 9110 §9.3.2).
+    pub(crate) fn encode(&self, for_head: bool, connection: Option<&str>) -> (Vec<u8>, &[u8]) {
         let mut head = self.encode_head();
         if !self.status.is_bodiless() {
             let _ = write!(head, "Content-Length: {}\r\n", self.body.len());
@@ -240,10 +245,14 @@ impl Response {
         }
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
-        if !for_head && !self.status.is_bodiless() {
-            bytes.extend_from_slice(&self.body);
+        if for_head || self.status.is_bodiless() {
+            return (bytes, &[]);
         }
-        bytes
+        if self.body.len() <= COPIED_BODY {
+            bytes.extend_from_slice(&self.body);
+            return (bytes, &[]);
+        }
+        (bytes, &self.body)
     }
 
     fn encode_head(&self) -> String {
@@ -273,7 +282,18 @@ mod tests {
     use super::*;
 
     fn encoded(response: &Response, for_head: bool) -> String {
-        String::from_utf8(response.encode(for_head, None)).unwrap()
+        let (bytes, body) = response.encode(for_head, None);
+        String::from_utf8([&bytes, body].concat()).unwrap()
+    }
+
+    #[test]
+    fn a_long_body_is_sent_from_where_it_lies() {
+        let long = Bytes::from(vec![b'x'; COPIED_BODY + 1]);
+        let response = Response::new().bytes(long.clone());
+        let (head, body) = response.encode(false, None);
+        assert!(head.ends_with(b"\r\n\r\n"), "{:?}", String::from_utf8(head));
+        assert!(std::ptr::eq(body, &*long), "it was copied");
+        assert_eq!(response.encode(true, None).1, b"");
     }
 
     #[test]

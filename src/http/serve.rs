@@ -83,7 +83,7 @@ impl Exchange<'_> {
                 Step::Request(request) => return Ok(Some(request)),
                 Step::Continue => {
                     let permission = b"HTTP/1.1 100 Continue\r\n\r\n";
-                    if self.write(permission).is_err() {
+                    if self.write([permission, b""]).is_err() {
                         return Ok(None);
                     }
                 }
@@ -238,7 +238,8 @@ impl Exchange<'_> {
     }
 
     fn send(&self, response: &Response, for_head: bool, connection: Option<&str>) -> Next {
-        match self.write(&response.encode(for_head, connection)) {
+        let (head, body) = response.encode(for_head, connection);
+        match self.write([&head, body]) {
             Ok(()) => Next::End,
             Err(error) => {
                 let Link { id, peer, .. } = &**self.link;
@@ -249,9 +250,9 @@ impl Exchange<'_> {
         }
     }
 
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, parts: [&[u8]; 2]) -> io::Result<()> {
         let timeout: Duration = self.link.context.settings.websocket.write_timeout;
-        self.link.socket.write_all(bytes, timeout)
+        self.link.socket.write_all(parts, timeout)
     }
 }
 

@@ -260,7 +260,8 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 fn refuse(socket: &Socket, peer: SocketAddr) {
     contained(|| log::debug!("refused 503 peer={peer}: there are too many connections"));
     let response = Response::service_unavailable().header("Retry-After", RETRY_AFTER);
-    let _ = socket.write_all(&response.encode(false, Some("close")), REFUSAL_TIMEOUT);
+    let (head, body) = response.encode(false, Some("close"));
+    let _ = socket.write_all([&head, body], REFUSAL_TIMEOUT);
     socket.finish_writing();
     socket.discard_arrived();
 }

@@ -160,7 +160,8 @@ impl Websocket {
         self
     }
 
-    /// How long a client may take nothing of what is written to it before it is given up. Default 10 s.
+    /// How long a client may take nothing of what is written to it before it is given up. Default 10 s. That of
+    /// [`Server::websocket`](crate::http::Server::websocket) counts for HTTP answers too.
     #[must_use]
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = timeout;

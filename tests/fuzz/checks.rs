@@ -245,7 +245,8 @@ fn check_opening(request: &Parsed, response: &Response, subprotocol: Option<&str
 }
 
 fn check_refusal(response: &Response) {
-    let (status, headers, body) = read_response(&response.encode(false, Some("close")));
+    let (head, body) = response.encode(false, Some("close"));
+    let (status, headers, body) = read_response(&[&head, body].concat());
     match status {
         400 | 403 => {}
         405 => assert_eq!(headers.get("Allow"), Some("GET")),
@@ -565,7 +566,7 @@ fn check_set_cookie(line: &str, meant: (&str, &str), attributes: &[(&str, String
 fn check_cookie_response(cookie: Cookie) {
     let line = cookie.is_valid().then(|| cookie.to_string());
     let response = Response::new().cookie(cookie).or_internal_error();
-    let (status, headers, _) = read_response(&response.encode(false, None));
+    let (status, headers, _) = read_response(&response.encode(false, None).0);
     assert_eq!(status, if line.is_some() { 200 } else { 500 });
     assert_eq!(headers.single("Set-Cookie"), Ok(line.as_deref()));
 }

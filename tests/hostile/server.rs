@@ -12,6 +12,7 @@ use std::error::Error as StdError;
 use std::io::{self, BufRead, Write};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rwf::controller::{Overflow, Websocket};
 use rwf::http::{Server, ServerHandle};
 use rwf::prelude::*;
@@ -76,6 +77,16 @@ impl Controller for Hello {
     }
 }
 
+/// `/page` is one body for all who ask.
+struct Page(Bytes);
+
+#[async_trait]
+impl Controller for Page {
+    async fn handle(&self, _: &Request) -> Result<Response, Error> {
+        Ok(Response::new().bytes(self.0.clone()))
+    }
+}
+
 /// Logs without the features that a logger would need.
 struct Stderr;
 
@@ -101,6 +112,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
         route!("/sink" => Sink),
         route!("/push/:user/:text" => Push),
         route!("/hello" => Hello),
+        route!("/page" => Page(vec![b'x'; 16 << 20].into())),
     ];
     let mut server = Server::new(routes).bind("127.0.0.1:0");
     let mut websocket = Websocket::new();
