@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::io;
 
+use smallvec::SmallVec;
+
 use crate::http::headers::Headers;
 use crate::http::host::split_authority;
 use crate::http::method::Method;
@@ -271,7 +273,7 @@ fn parse_head(lines: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, R
 }
 
 fn parse_lines(bytes: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, Rejection> {
-    let mut fields = vec![httparse::EMPTY_HEADER; limits.max_headers];
+    let mut fields = room_for_fields(bytes, limits.max_headers);
     let mut head = httparse::Request::new(&mut fields);
     let length = match head.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
@@ -316,6 +318,12 @@ fn parse_lines(bytes: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, 
         body: Vec::new(),
     };
     Ok(Some((request, length)))
+}
+
+/// Room for as many headers as there are lines: the limit may be far more.
+fn room_for_fields(bytes: &[u8], max_headers: usize) -> SmallVec<[httparse::Header<'_>; 32]> {
+    let lines = bytes.split(|byte| *byte == b'\n').count();
+    SmallVec::from_elem(httparse::EMPTY_HEADER, lines.min(max_headers))
 }
 
 /// Lines end with CR LF. A lone LF or CR is read differently by different servers, which is how requests are smuggled.
@@ -477,8 +485,9 @@ fn check_chunk_extension(line: &[u8]) -> Result<(), Rejection> {
 
 /// The length of the trailers, whose content is ignored.
 fn skip_trailers(buffer: &[u8], limits: Limits) -> Result<Option<usize>, Rejection> {
-    let mut fields = vec![httparse::EMPTY_HEADER; limits.max_headers];
-    match httparse::parse_headers(&buffer[..buffer.len().min(limits.max_head_size)], &mut fields) {
+    let bytes = &buffer[..buffer.len().min(limits.max_head_size)];
+    let mut fields = room_for_fields(bytes, limits.max_headers);
+    match httparse::parse_headers(bytes, &mut fields) {
         Ok(httparse::Status::Complete((length, _))) => {
             check_line_ends(&buffer[..length])?;
             Ok(Some(length))
@@ -690,6 +699,52 @@ mod tests {
             })
             .unwrap();
         assert_eq!(parser.next(), Ok(Step::NeedsInput));
+    }
+
+    #[test]
+    fn memory_for_headers_follows_those_that_came_not_the_most_that_may() {
+        for max_headers in [1 << 40, usize::MAX] {
+            let mut parser = Parser::new(Limits { max_headers, max_head_size: 1 << 20, ..LIMITS });
+            let lines: String = (0..5000).map(|number| format!("X-{number}: y\r\n")).collect();
+            let wire = format!(
+                "POST / HTTP/1.1\r\nHost: x\r\n{lines}Transfer-Encoding: chunked\r\n\r\n0\r\n{lines}\r\n"
+            );
+            for read in wire.as_bytes().chunks(9_999) {
+                parser
+                    .fill(|buffer| {
+                        buffer.extend_from_slice(read);
+                        Ok(read.len())
+                    })
+                    .unwrap();
+                match parser.next() {
+                    Ok(Step::Request(request)) => assert_eq!(request.headers.iter().count(), 5002),
+                    step => assert_eq!(step, Ok(Step::NeedsInput)),
+                }
+            }
+            assert_eq!(parser.phase(), Phase::Idle, "all of it was taken");
+        }
+    }
+
+    #[test]
+    fn as_many_headers_as_may_be_are_taken_and_one_more_is_not() {
+        for count in [0, 1, 2, 31, 32, 33, 34, 99, 100] {
+            let limits = Limits { max_headers: count, max_head_size: 10_000, ..LIMITS };
+            let outcome = |lines: usize| {
+                let wire = format!("GET / HTTP/1.0\r\n{}\r\n", "X: y\r\n".repeat(lines));
+                parse_head(wire.as_bytes(), limits).map(|parsed| parsed.is_some())
+            };
+            let trailers = |lines: usize| {
+                let wire = format!("{}\r\n", "X: y\r\n".repeat(lines));
+                skip_trailers(wire.as_bytes(), limits).map(|length| length.is_some())
+            };
+            assert_eq!((outcome(count), trailers(count)), (Ok(true), Ok(true)), "{count}");
+            let rejection = outcome(count + 1).unwrap_err();
+            assert_eq!(rejection.reason, format!("more than {count} headers"));
+            assert_eq!(rejection.status.code(), 431);
+            let rejection = trailers(count + 1).unwrap_err();
+            assert_eq!(rejection.reason, "the trailers are too long");
+            assert_eq!(rejection.status.code(), 431);
+        }
     }
 
     #[test]
