@@ -2,10 +2,16 @@
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
 #[cfg(unix)]
 use parking_lot::Mutex;
+
+/// How long an `accept` is woken at most.
+const WAKE_TIME: Duration = Duration::from_secs(5);
+/// The longest pause between two attempts.
+const MAX_WAKE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Writes what the kernel takes at once, without blocking; [`io::ErrorKind::WouldBlock`] when it takes nothing.
 ///
@@ -213,69 +219,81 @@ pub(crate) fn lengthen_backlog(listener: &TcpListener, backlog: u32) -> io::Resu
     Ok(())
 }
 
-/// A listener whose `accept` another thread can end.
-///
-/// The listener itself is left alone for that: it may be shared with other processes, which go on with it.
+/// A listener whose `accept` ends at a stop.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     listener: TcpListener,
-    #[cfg(unix)]
-    woken: io::PipeReader,
+    /// Dropped last, which tells the [`AcceptWaker`].
+    _running: Sender<()>,
 }
 
-/// Ends the [`Acceptor`]'s wait when it is dropped.
+/// Ends an [`Acceptor`] that no longer waits where it sees a stop.
 #[derive(Debug)]
 pub(crate) struct AcceptWaker {
-    #[cfg(unix)]
-    _pipe: io::PipeWriter,
-    #[cfg(not(unix))]
-    address: SocketAddr,
+    /// To connect to where `accept` may block.
+    address: Option<SocketAddr>,
+    ended: Receiver<()>,
 }
 
 impl Acceptor {
-    pub(crate) fn new(listener: TcpListener) -> io::Result<(Self, AcceptWaker)> {
-        #[cfg(unix)]
-        {
-            let (woken, pipe) = io::pipe()?;
-            // Of several that wait for a shared listener all are told of a connection, and one gets it.
+    /// `is_given` says that others may hold the listener too: its flags are theirs as well, and are left alone.
+    pub(crate) fn new(listener: TcpListener, is_given: bool) -> io::Result<(Self, AcceptWaker)> {
+        let may_block = is_given || cfg!(not(unix));
+        let address = if may_block {
+            Some(listener.local_addr()?)
+        } else {
+            // A client may leave between the wait and the `accept`.
             listener.set_nonblocking(true)?;
-            Ok((Self { listener, woken }, AcceptWaker { _pipe: pipe }))
-        }
-        #[cfg(not(unix))]
-        {
-            let address = listener.local_addr()?;
-            Ok((Self { listener }, AcceptWaker { address }))
-        }
+            None
+        };
+        let (running, ended) = channel();
+        Ok((Self { listener, _running: running }, AcceptWaker { address, ended }))
     }
 
-    /// The next connection. Anything may come out when the waker was dropped.
-    pub(crate) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+    /// The next connection. Anything may come out when `stop` was told.
+    pub(crate) fn accept(&self, stop: &Stop) -> io::Result<(TcpStream, SocketAddr)> {
         #[cfg(unix)]
         {
             use rustix::event::{PollFd, PollFlags, poll};
             let readable = PollFlags::IN;
             let mut waits =
-                [PollFd::new(&self.listener, readable), PollFd::new(&self.woken, readable)];
+                [PollFd::new(&self.listener, readable), PollFd::new(&stop.told, readable)];
             poll(&mut waits, None)?;
             if !waits[1].revents().is_empty() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
         }
+        #[cfg(not(unix))]
+        let _ = stop;
+        // Of several that wait for a shared listener all are told of a connection, and one gets it: the others wait
+        // here for the next one where the listener blocks.
         self.listener.accept()
     }
 }
 
-#[cfg(not(unix))]
-impl Drop for AcceptWaker {
-    fn drop(&mut self) {
-        // A connection of our own ends the wait.
-        if self.address.ip().is_unspecified() {
-            self.address.set_ip(match self.address {
+impl AcceptWaker {
+    /// Ends a blocked `accept` of a server that was told to stop; whether there is none any more.
+    pub(crate) fn wake(&self) -> bool {
+        let Some(mut address) = self.address else {
+            return true;
+        };
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
                 SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
                 SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
             });
         }
-        let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
+        let began = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        while self.ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            if began.elapsed() >= WAKE_TIME {
+                return false;
+            }
+            // A connection of our own ends the wait, unless another who holds the listener takes it.
+            let _ = TcpStream::connect_timeout(&address, MAX_WAKE_PAUSE);
+            pause = (2 * pause).min(MAX_WAKE_PAUSE);
+        }
+        true
     }
 }
 

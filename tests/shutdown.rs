@@ -400,6 +400,78 @@ fn a_listener_that_others_share_goes_on_for_them() {
 }
 
 #[test]
+#[cfg(unix)]
+fn the_flags_of_a_given_listener_are_left_alone() {
+    use rustix::fs::{OFlags, fcntl_getfl};
+    for nonblocking in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(nonblocking).unwrap();
+        let shared = listener.try_clone().unwrap();
+        let is_nonblocking = || fcntl_getfl(&shared).unwrap().contains(OFlags::NONBLOCK);
+        let server = Server::new(vec![route!("/" => Echo)]).listener(listener).spawn().unwrap();
+        for _ in 0..3 {
+            Raw::open(server.local_addr(), "/");
+        }
+        assert_eq!(is_nonblocking(), nonblocking, "while the server runs");
+        let began = Instant::now();
+        server.shutdown().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+        assert_eq!(is_nonblocking(), nonblocking, "after its end");
+    }
+}
+
+#[test]
+fn servers_that_share_a_blocking_listener_shut_down_promptly() {
+    for round in 0..50 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let servers = [listener.try_clone().unwrap(), listener].map(|listener| {
+            Server::new(vec![route!("/" => Echo)]).listener(listener).spawn().unwrap()
+        });
+        // Each is told of each connection, and may be left waiting for one that the other took.
+        for _ in 0..round % 5 {
+            kept(address);
+        }
+        let began = Instant::now();
+        let [one, other] = servers.map(shut_down);
+        one.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("one waits on, round {round}"));
+        other
+            .recv_timeout(DEADLINE)
+            .unwrap_or_else(|_| panic!("the other waits on, round {round}"));
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(3), "round {round} took {took:?}");
+        assert!(TcpStream::connect(address).is_err(), "somebody still listens, round {round}");
+    }
+}
+
+#[test]
+fn a_shutdown_is_prompt_beside_a_program_that_takes_connections_too() {
+    for round in 0..20 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let shared = listener.try_clone().unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server::new(vec![route!("/" => Echo)]).listener(listener).spawn().unwrap();
+        let (stop, stopped) = channel::<()>();
+        let taking = thread::spawn(move || {
+            while stopped.try_recv().is_err() {
+                shared.accept().unwrap();
+            }
+        });
+        for _ in 0..round {
+            TcpStream::connect(address).unwrap();
+        }
+        let began = Instant::now();
+        server.shutdown().unwrap();
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(3), "round {round} took {took:?}");
+        stop.send(()).unwrap();
+        // One that it has taken meanwhile may have ended it.
+        let _ = TcpStream::connect(address);
+        taking.join().unwrap();
+    }
+}
+
+#[test]
 fn never_is_a_timeout_too() {
     let never = Duration::MAX;
     let websocket = Websocket::new()

@@ -76,7 +76,7 @@ impl Connections {
     }
 
     fn accept_one(self: &Arc<Self>, acceptor: &Acceptor, logged: &mut Option<Instant>) {
-        let admitted = match acceptor.accept() {
+        let admitted = match acceptor.accept(&self.context.stop) {
             Ok(_) if self.context.is_stopping() => return,
             Ok((stream, peer)) => self.admit(stream, peer),
             Err(error) if is_of_the_connection(&error) => return,

@@ -85,7 +85,8 @@ impl Server {
         self
     }
 
-    /// Takes connections from a listener that the program has already, from systemd for example.
+    /// Takes connections from a listener that the program has already, from systemd for example. Others may hold it too:
+    /// it is used as it is, blocking or not, and goes on for them when the server has ended.
     #[must_use]
     pub fn listener(mut self, listener: TcpListener) -> Self {
         self.address = Address::Listener(listener);
@@ -205,10 +206,12 @@ impl Server {
     pub fn spawn(self) -> Result<ServerHandle, Error> {
         self.settings.check().map_err(|(name, reason)| Error::Setting { name, reason })?;
         let router = Router::new(self.routes)?;
+        let is_given = matches!(self.address, Address::Listener(_));
         let (listener, local_addr) = self.address.listen(self.settings.backlog)?;
         let no_thread = |source| Error::System { what: "thread", source };
         let no_pipe = |source| Error::System { what: "pipe", source };
-        let (acceptor, waker) = Acceptor::new(listener).map_err(no_pipe)?;
+        let (acceptor, waker) = Acceptor::new(listener, is_given)
+            .map_err(|source| Error::Listen { address: local_addr.to_string(), source })?;
 
         let context = Context::new(self.settings, local_addr).map_err(no_pipe)?;
         let context = Arc::new(context);

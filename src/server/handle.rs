@@ -151,8 +151,12 @@ impl Running {
         let Connections { context, .. } = &*self.connections;
         let deadline = deadline::after(context.settings.shutdown_timeout);
         context.stop();
-        drop(waker);
-        let _ = accepting.join();
+        if waker.wake() {
+            let _ = accepting.join();
+        } else {
+            let address = self.local_addr;
+            log::warn!("accepting on {address} ends with the next connection: others took all");
+        }
         self.connections.end_all();
         if !self.connections.wait_until_ended(deadline) {
             self.connections.cut_all();
