@@ -563,6 +563,12 @@ const REFUSED: &[(&str, &str, u16)] = &[
         400,
     ),
     (
+        "NUL in a chunk's extension",
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0;a\0b\r\n\r\n",
+        400,
+    ),
+    ("a fragment", "GET /#/public HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    (
         "a chunk with a signed size",
         "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",
         400,

@@ -360,6 +360,10 @@ fn field_text(value: &[u8]) -> Cow<'_, str> {
 
 /// Path, query, and the authority of a target in absolute form (RFC 9112 §3.2).
 fn split_target(target: &str) -> Result<(&str, &str, Option<&str>), Rejection> {
+    // A fragment is never sent (RFC 9110 §7.1): whoever routed the request here may have read it as a path.
+    if target.contains('#') {
+        return Err(bad("the request's target has a fragment"));
+    }
     let (authority, rest) = match target.split_once("://") {
         Some((scheme, absolute))
             if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) =>
@@ -373,7 +377,6 @@ fn split_target(target: &str) -> Result<(&str, &str, Option<&str>), Rejection> {
         }
         _ => (None, target),
     };
-    let rest = rest.split('#').next().unwrap_or_default();
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     match path {
         "" if authority.is_some() => Ok(("/", query, authority)),
@@ -473,8 +476,12 @@ fn chunk_size(buffer: &[u8]) -> Result<Option<(usize, usize)>, Rejection> {
     }
 }
 
-/// Space behind a size is allowed before an extension only.
+/// Space behind a size is allowed before an extension only, and in that are no control characters (RFC 9112 §7.1.1).
 fn check_chunk_extension(line: &[u8]) -> Result<(), Rejection> {
+    let text = line.strip_suffix(b"\r\n").unwrap_or(line);
+    if text.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+        return Err(bad("there is a control character before a chunk"));
+    }
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let has_space = matches!(line[digits..], [b' ' | b'\t', ..]);
     if has_space && !line[digits..].trim_ascii_start().starts_with(b";") {
@@ -545,7 +552,7 @@ mod tests {
         let wire = b"\r\nGET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n\
             POST /p HTTP/1.1\r\nhost: x\r\nContent-Length: 4\r\n\r\nbody\
             PUT /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n\
-            3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: t\r\n\r\n\
+            3;ext=1\r\nabc\r\n2;\ta=\"\xc3\xb6\"\r\nde\r\n0\r\nTrailer: t\r\n\r\n\
             GET http://other:1/abs HTTP/1.1\r\nHost: x\r\n\r\n\
             GET / HTTP/1.0\r\n\r\n";
         let (whole, _, rejection) = parse(wire, wire.len());
@@ -593,6 +600,10 @@ mod tests {
         assert_eq!(post("Transfer-Encoding: chunked\r\n", "\r\n"), 400, "no size");
         assert_eq!(post("Transfer-Encoding: chunked\r\n", "1 \r\na\r\n"), 400, "size and space");
         assert_eq!(post("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n"), 400);
+        for control in (0..0x20).filter(|byte| *byte != b'\t').chain([0x7f]) {
+            let line = format!("1;a{}b\r\na\r\n0\r\n\r\n", char::from(control));
+            assert_eq!(post("Transfer-Encoding: chunked\r\n", &line), 400, "{line:?}");
+        }
         assert_eq!(rejected(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
     }
 
@@ -613,6 +624,10 @@ mod tests {
             ("TLS", b"\x16\x03\x01\x02\x00\x01", 400),
             ("unknown method", b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
             ("not a path", b"GET x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("a fragment", b"GET /who#/public HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("an empty fragment", b"GET /# HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("a fragment in a query", b"GET /?a#b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("a host's fragment", b"GET http://x#/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
             ("bare LF at once", b"GET / HTTP/1.1\nHost", 400),
             ("long head", long.as_bytes(), 431),
             ("many headers", many.as_bytes(), 431),
