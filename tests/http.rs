@@ -1182,6 +1182,13 @@ fn responses_are_sent_as_they_were_built() {
             "",
         ),
         ("no content", || Response::no_content().text("lost"), 204, &[], ""),
+        (
+            "reset content",
+            || Response::new().status(205).text("lost"),
+            205,
+            &[("Content-Length", "0")],
+            "",
+        ),
         ("not modified", || Response::new().status(304).text("lost"), 304, &[], ""),
         ("status of its own", || Response::new().status(499).text("odd"), 499, &[], "odd"),
         ("impossible status", || Response::new().status(7), 500, &[], ""),

@@ -232,8 +232,10 @@ impl Response {
     /// `for_head` leaves the body out but not its length (RFC 9110 §9.3.2).
     pub(crate) fn encode(&self, for_head: bool, connection: Option<&str>) -> (Vec<u8>, &[u8]) {
         let mut head = self.encode_head();
+        // A 205 has a length and no content (RFC 9110 §15.3.6).
+        let body = if self.status == 205 { &[] } else { &*self.body };
         if !self.status.is_bodiless() {
-            let _ = write!(head, "Content-Length: {}\r\n", self.body.len());
+            let _ = write!(head, "Content-Length: {}\r\n", body.len());
         }
         let is_of_the_author = |option: &&str| {
             !option.eq_ignore_ascii_case("close") && !option.eq_ignore_ascii_case("keep-alive")
@@ -248,11 +250,11 @@ impl Response {
         if for_head || self.status.is_bodiless() {
             return (bytes, &[]);
         }
-        if self.body.len() <= COPIED_BODY {
-            bytes.extend_from_slice(&self.body);
+        if body.len() <= COPIED_BODY {
+            bytes.extend_from_slice(body);
             return (bytes, &[]);
         }
-        (bytes, &self.body)
+        (bytes, body)
     }
 
     fn encode_head(&self) -> String {
