@@ -39,7 +39,8 @@ pub struct Comms {
 }
 
 impl Comms {
-    /// All connections of a session: every tab of a visitor, or of a user by number.
+    /// All connections of a session: every tab of a visitor, or of a user by number, name or UUID. A text is a name: for
+    /// a [`SessionId`] that was written as text, parse it.
     #[must_use]
     pub fn websocket(session: impl Into<SessionId>) -> Self {
         Self { target: Target::Session(session.into()) }

@@ -102,8 +102,8 @@ impl Registry {
         outbox: Arc<Outbox>,
     ) -> Registration<'_> {
         let mut entries = self.entries.write();
-        entries.connections.insert(connection, (session, Arc::clone(&outbox)));
-        let of_session = entries.sessions.entry(session).or_default();
+        entries.connections.insert(connection, (session.clone(), Arc::clone(&outbox)));
+        let of_session = entries.sessions.entry(session.clone()).or_default();
         of_session.connections.push((connection, Arc::clone(&outbox)));
         let connections = of_session.update_count();
         let own = Own { session, outbox, count: Arc::clone(&of_session.count) };
@@ -202,7 +202,7 @@ impl Drop for Registration<'_> {
         let mut entries = self.registry.entries.write();
         entries.connections.remove(&self.connection);
         entries.topics.leave(self.connection);
-        if let Entry::Occupied(mut entry) = entries.sessions.entry(self.own.session) {
+        if let Entry::Occupied(mut entry) = entries.sessions.entry(self.own.session.clone()) {
             entry.get_mut().connections.retain(|(connection, _)| *connection != self.connection);
             if entry.get().update_count() == 0 {
                 entry.remove();
@@ -232,17 +232,17 @@ mod tests {
     fn entries_come_and_go_with_connections() {
         let registry = Registry::default();
         let session = SessionId::from(1);
-        assert_eq!(registry.find(&Target::Session(session)).len(), 0);
+        assert_eq!(registry.find(&Target::Session(session.clone())).len(), 0);
         assert_eq!(registry.len(), (0, 0), "asking leaves nothing behind");
 
         let first = ConnectionId::next();
-        let one = registry.register(session, first, outbox());
-        let two = registry.register(session, ConnectionId::next(), outbox());
+        let one = registry.register(session.clone(), first, outbox());
+        let two = registry.register(session.clone(), ConnectionId::next(), outbox());
         let other = registry.register(2.into(), ConnectionId::next(), outbox());
         let count = |target: Target| registry.find(&target).len();
-        assert_eq!(count(Target::Session(session)), 2);
+        assert_eq!(count(Target::Session(session.clone())), 2);
         assert_eq!(count(Target::Connection(first)), 1);
-        assert_eq!(count(Target::AllBut(session)), 1);
+        assert_eq!(count(Target::AllBut(session.clone())), 1);
         assert_eq!(count(Target::AllBut(3.into())), 3);
         assert_eq!(count(Target::All), 3);
 
@@ -337,8 +337,8 @@ mod properties {
 
     fn check_all(registry: &Registry, model: &Model, gone: ConnectionId) {
         let sessions = (0..5).map(SessionId::from);
-        let targets =
-            sessions.flat_map(|session| [Target::Session(session), Target::AllBut(session)]);
+        let targets = sessions
+            .flat_map(|session| [Target::Session(session.clone()), Target::AllBut(session)]);
         let connections = model.keys().copied().chain([gone]).map(Target::Connection);
         for target in targets.chain(connections).chain([Target::All]) {
             check(registry, model, &target);
@@ -360,8 +360,8 @@ mod properties {
                 match action {
                     Action::Register(session) => {
                         let Some(outbox) = free.pop() else { continue };
-                        let (session, connection) = (session.into(), ConnectionId::next());
-                        registrations.push(registry.register(session, connection, outbox.clone()));
+                        let (session, connection) = (SessionId::from(session), ConnectionId::next());
+                        registrations.push(registry.register(session.clone(), connection, outbox.clone()));
                         model.insert(connection, (session, outbox));
                     }
                     Action::Drop(index) if !registrations.is_empty() => {

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Raw, client_frame, start, upgrade_request};
+use common::{Guest, Raw, client_frame, start, upgrade_request};
 use rwf::comms::SendError;
 use rwf::controller::{Overflow, Websocket};
 use rwf::http::Server;
@@ -102,8 +102,8 @@ enum Peer {
 }
 
 impl Peer {
-    fn join(server: SocketAddr, number: usize, session: SessionId) -> Self {
-        let open = || Raw::open_with(server, "/", &format!("Cookie: rwf_session={session}\r\n"));
+    fn join(server: SocketAddr, number: usize, session: Guest) -> Self {
+        let open = || Raw::open_with(server, "/", &session.cookie());
         match number % 5 {
             0 => {
                 let request = upgrade_request("/", "").into_bytes();
@@ -130,7 +130,7 @@ impl Peer {
 }
 
 /// Peers come and go until the other end of `is_over` is dropped.
-fn abuse(server: SocketAddr, sessions: &[SessionId], is_over: &Receiver<()>) {
+fn abuse(server: SocketAddr, sessions: &[Guest], is_over: &Receiver<()>) {
     let join = |number: usize| Peer::join(server, number, sessions[number]);
     let mut peers: Vec<_> = (0..PEERS).map(join).collect();
     for turn in 0.. {
@@ -148,7 +148,7 @@ fn abuse(server: SocketAddr, sessions: &[SessionId], is_over: &Receiver<()>) {
 
 /// One thread for everybody: passes the news on, and has more for those who do not read than they take. `refused` counts
 /// how often there was no room for it. Ends with the server, whose controller brings the news.
-fn publish(news: &Receiver<Message>, sessions: &[SessionId], refused: &AtomicUsize) {
+fn publish(news: &Receiver<Message>, sessions: &[Guest], refused: &AtomicUsize) {
     let flood = Message::binary(vec![7; 1 << 20]);
     let mut deaf = sessions.iter().skip(3).step_by(5).cycle();
     loop {
@@ -168,7 +168,7 @@ fn publish(news: &Receiver<Message>, sessions: &[SessionId], refused: &AtomicUsi
 }
 
 /// The p99 of honest clients beside peers of all bad kinds.
-fn p99_beside_slow_peers(server: SocketAddr, sessions: &[SessionId]) -> Duration {
+fn p99_beside_slow_peers(server: SocketAddr, sessions: &[Guest]) -> Duration {
     thread::scope(|scope| {
         // Dropped also by a panic, so that the peers do not stay.
         let (_over, is_over) = channel();
@@ -179,7 +179,7 @@ fn p99_beside_slow_peers(server: SocketAddr, sessions: &[SessionId]) -> Duration
 
 #[test]
 fn beside_slow_and_dead_peers_the_p99_of_the_others_does_not_double() {
-    let sessions: Vec<_> = (0..PEERS).map(|_| SessionId::guest()).collect();
+    let sessions: Vec<_> = (0..PEERS).map(|_| Guest::new()).collect();
     let refused = Arc::new(AtomicUsize::new(0));
     let (news, arriving) = channel();
     thread::spawn({

@@ -5,7 +5,7 @@ mod common;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Raw, client_frame, serve, start, upgrade_request, wait_until};
+use common::{DEADLINE, Guest, Raw, client_frame, serve, start, upgrade_request, wait_until};
 use parking_lot::Mutex;
 use rwf::controller::Websocket;
 use rwf::http::{Route, Server};
@@ -366,9 +366,8 @@ fn violations_are_answered_with_their_code_after_what_was_valid() {
 fn impossible_closes_are_refused_and_close_nothing() {
     let (routes, _calls) = witness();
     let server = serve(routes);
-    let session = SessionId::guest();
-    let mut client =
-        Raw::open_with(server.local_addr(), "/", &format!("Cookie: rwf_session={session}\r\n"));
+    let session = Guest::new();
+    let mut client = Raw::open_with(server.local_addr(), "/", &session.cookie());
     let comms = Comms::websocket(session);
     for (code, reason) in [(1005, ""), (1006, ""), (999, ""), (5000, ""), (1000, &*"a".repeat(124))]
     {

@@ -6,22 +6,22 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Instant;
 
-use common::{DEADLINE, Echo, Raw, header, join, serve, upgrade_request, wait_until};
+use common::{DEADLINE, Echo, Guest, Raw, header, join, new_secret, serve, upgrade_request, wait_until};
 use parking_lot::Mutex;
 use rwf::comms::SendError;
 use rwf::http::ServerHandle;
 use rwf::prelude::*;
 
 /// A tab of `session`.
-fn tab(server: &ServerHandle, session: SessionId) -> Raw {
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+fn tab(server: &ServerHandle, session: Guest) -> Raw {
+    let cookie = session.cookie();
     Raw::open_with(server.local_addr(), "/", &cookie)
 }
 
 #[test]
 fn a_send_reaches_all_tabs_of_a_session_and_nobody_else() {
     let server = serve(vec![route!("/" => Echo)]);
-    let (ours, theirs) = (SessionId::guest(), SessionId::guest());
+    let (ours, theirs) = (Guest::new(), Guest::new());
     let mut tabs = [tab(&server, ours), tab(&server, ours)];
     let mut other = tab(&server, theirs);
     assert_eq!(Comms::websocket(ours).send("for us"), Ok(2));
@@ -35,7 +35,7 @@ fn a_send_reaches_all_tabs_of_a_session_and_nobody_else() {
 #[test]
 fn a_topic_reaches_those_who_have_subscribed_while_they_are_there() {
     let server = serve(vec![route!("/" => Echo)]);
-    let (ours, theirs) = (SessionId::guest(), SessionId::guest());
+    let (ours, theirs) = (Guest::new(), Guest::new());
     let (topic, other_topic) = (format!("room:{ours}"), format!("room:{theirs}"));
     let mut tabs = [tab(&server, ours), tab(&server, ours)];
     let mut other = tab(&server, theirs);
@@ -68,7 +68,7 @@ fn a_connection_that_subscribes_without_end_is_told() {
     let settings = Websocket::new().max_topics(2);
     let server =
         common::start(rwf::http::Server::new(vec![route!("/" => Echo)]).websocket(settings));
-    let session = SessionId::guest();
+    let session = Guest::new();
     let _tab = tab(&server, session);
     let comms = Comms::websocket(session);
     let topics = [1, 2, 3].map(|number| format!("{number} {session}"));
@@ -128,7 +128,7 @@ impl Controller for Telling {
 fn one_tab_can_be_reached_alone() {
     let (sender, ids) = channel();
     let server = serve(vec![route!("/" => Telling(Mutex::new(sender)))]);
-    let session = SessionId::guest();
+    let session = Guest::new();
     let mut first = tab(&server, session);
     let first_id = ids.recv_timeout(DEADLINE).unwrap();
     let mut second = tab(&server, session);
@@ -146,7 +146,7 @@ fn one_tab_can_be_reached_alone() {
 fn a_client_that_has_seen_the_101_is_reached() {
     let server = serve(vec![route!("/" => Echo)]);
     for _ in 0..200 {
-        let session = SessionId::guest();
+        let session = Guest::new();
         let mut client = tab(&server, session);
         assert_eq!(Comms::websocket(session).send("welcome"), Ok(1));
         assert_eq!(client.text_frame(), "welcome");
@@ -159,9 +159,8 @@ fn the_session_of_the_cookie_is_the_session_that_is_reached() {
     let mut visitor = Raw::connect(server.local_addr());
     visitor.send(upgrade_request("/", "").as_bytes());
     let head = visitor.head();
-    let cookie = header(&head, "set-cookie").expect("a new visitor gets a cookie");
-    let session = cookie.strip_prefix("rwf_session=").unwrap().split(';').next().unwrap();
-    let session: SessionId = session.parse().unwrap();
+    let secret = new_secret(&head).expect("a new visitor gets a cookie");
+    let session = SessionId::from_cookie(secret).unwrap();
     assert_eq!(Comms::websocket(session).send("found you"), Ok(1));
     assert_eq!(visitor.text_frame(), "found you");
 }
@@ -171,7 +170,7 @@ fn each_threads_messages_keep_their_order() {
     const THREADS: usize = 8;
     const MESSAGES: usize = 300;
     let server = serve(vec![route!("/" => Echo)]);
-    let session = SessionId::guest();
+    let session = Guest::new();
     let mut client = tab(&server, session);
     let comms = Comms::websocket(session);
     thread::scope(|scope| {
@@ -213,7 +212,7 @@ fn each_threads_messages_keep_their_order() {
 #[test]
 fn a_session_goes_with_its_last_tab() {
     let server = serve(vec![route!("/" => Echo)]);
-    let session = SessionId::guest();
+    let session = Guest::new();
     let comms = Comms::websocket(session);
     let first = tab(&server, session);
     let second = tab(&server, session);

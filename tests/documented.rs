@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{Raw, get, header, status, wait_until};
+use common::{Raw, get, status, wait_until};
+use rwf::prelude::SessionId;
 
 /// Verbatim, like all of this folder: formatting it would make it something else than what is documented.
 const CONTROLLER: &str = include_str!("documented/echo.rs");
@@ -176,10 +177,10 @@ fn the_documented_program_runs_as_written() {
         client.send(common::upgrade_request("/websocket", "").as_bytes());
         let head = client.head();
         assert_eq!(status(&head), 101, "{head}");
-        let cookie = header(&head, "set-cookie").unwrap();
-        let session = &cookie["rwf_session=".len()..][..36];
+        let secret = common::new_secret(&head).unwrap();
+        let session = SessionId::from_cookie(secret).unwrap();
         let peer = format!("peer={}", client.stream.local_addr().unwrap());
-        program.expect_line(&[&format!("Client Guest({session}) connected to the echo server")]);
+        program.expect_line(&[&format!("Client {session} connected to the echo server")]);
         let session = format!("session={session}");
         program.expect_line(&[
             "websocket connected",

@@ -2,17 +2,17 @@
 
 mod common;
 
-use common::{Echo, Raw, serve};
+use common::{Echo, Guest, Raw, serve};
 use rwf::prelude::*;
 
 #[test]
 fn a_broadcast_leaves_one_session_out_and_a_notification_nobody() {
     let server = serve(vec![route!("/" => Echo)]);
-    let tab = |session: SessionId| {
-        let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let tab = |session: Guest| {
+        let cookie = session.cookie();
         Raw::open_with(server.local_addr(), "/", &cookie)
     };
-    let (ours, theirs) = (SessionId::guest(), SessionId::guest());
+    let (ours, theirs) = (Guest::new(), Guest::new());
     let mut our_tab = tab(ours);
     let mut their_tabs = [tab(theirs), tab(theirs)];
     assert_eq!(Comms::broadcast(ours).send("not for us"), Ok(2));

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use common::{DEADLINE, Echo, Raw, answer, get, header, status, upgrade_request, wait_until};
+use common::{
+    DEADLINE, Echo, Guest, Raw, answer, get, header, new_secret, status, upgrade_request,
+    wait_until,
+};
 use rwf::controller::Websocket;
 use rwf::http::{Route, Server, ServerHandle};
 use rwf::prelude::*;
@@ -469,11 +472,13 @@ fn the_101_of_a_new_visitor_alone_carries_the_session_cookie() {
     client.send(upgrade_request("/", "").as_bytes());
     let head = client.head();
     let session = sessions.recv_timeout(DEADLINE).unwrap();
-    let expected = format!("rwf_session={session}; Path=/; HttpOnly; SameSite=Lax");
+    let secret = new_secret(&head).unwrap_or_else(|| panic!("no cookie in {head}"));
+    assert_eq!(SessionId::from_cookie(secret).as_ref(), Some(&session), "{head}");
+    let expected = format!("rwf_session={secret}; Path=/; HttpOnly; SameSite=Lax");
     assert_eq!(header(&head, "set-cookie"), Some(expected.as_str()), "{head}");
 
     let mut client = connect(&server);
-    client.send(upgrade_request("/", &format!("Cookie: rwf_session={session}\r\n")).as_bytes());
+    client.send(upgrade_request("/", &format!("Cookie: rwf_session={secret}\r\n")).as_bytes());
     let head = client.head();
     assert_eq!((status(&head), header(&head, "set-cookie")), (101, None), "{head}");
     assert_eq!(sessions.recv_timeout(DEADLINE).unwrap(), session, "the same visitor again");
@@ -486,7 +491,7 @@ struct Watch(mpsc::Sender<SessionId>);
 #[async_trait]
 impl WebsocketController for Watch {
     async fn handle_connection(&self, client: &SessionId) -> Result<(), Error> {
-        self.0.send(*client)?;
+        self.0.send(client.clone())?;
         Ok(())
     }
 }
@@ -578,7 +583,6 @@ struct Push;
 
 #[async_trait]
 impl Controller for Push {
-    #[expect(clippy::needless_borrows_for_generic_args, reason = "as it is documented")]
     async fn handle(&self, request: &Request) -> Result<Response, Error> {
         let session_id = request.session_id();
         let websocket = Comms::websocket(&session_id);
@@ -590,7 +594,7 @@ impl Controller for Push {
 #[test]
 fn a_request_pushes_to_the_websockets_of_its_visitor() {
     let server = serve(vec![route!("/socket" => Echo), route!("/push" => Push)]);
-    let cookie = format!("Cookie: rwf_session={}\r\n", SessionId::guest());
+    let cookie = Guest::new().cookie();
     let mut tabs = [(); 2].map(|()| Raw::open_with(server.local_addr(), "/socket", &cookie));
     let mut other = Raw::open(server.local_addr(), "/socket");
     let request = format!("POST /push HTTP/1.1\r\nHost: x\r\n{cookie}\r\n");

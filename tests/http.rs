@@ -12,7 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{DEADLINE, Raw, answer, get, header, serve, start, status, wait_until};
+use common::{
+    DEADLINE, Guest, Raw, answer, get, header, new_secret, serve, start, status, wait_until,
+};
 use rwf::controller::Websocket;
 use rwf::http::{Cookie, Route, Server, ServerHandle, Status};
 use rwf::prelude::*;
@@ -440,11 +442,12 @@ fn a_request_says_all_that_was_sent() {
         sender.send(request.clone())?;
         Ok(Response::new())
     }))]);
-    let session = SessionId::guest();
+    let session = Guest::new();
     let mut client = connect(&server);
     client.ask(&format!(
-        "PATCH /rooms/blue%20room?page=2 HTTP/1.1\r\nHost: localhost\r\nCookie: rwf_session={session}\r\n\
-         Content-Length: 7\r\n\r\ngrüße"
+        "PATCH /rooms/blue%20room?page=2 HTTP/1.1\r\nHost: localhost\r\n{}\
+         Content-Length: 7\r\n\r\ngrüße",
+        session.cookie()
     ));
     let request = requests.recv_timeout(DEADLINE).unwrap();
     assert_eq!(request.method(), "PATCH");
@@ -452,17 +455,17 @@ fn a_request_says_all_that_was_sent() {
     assert_eq!(request.param("room").unwrap(), "blue room");
     assert_eq!(request.query("page"), Some("2"));
     assert_eq!(request.header("host"), Some("localhost"));
-    assert_eq!(request.cookie("rwf_session"), Some(session.to_string().as_str()));
+    assert_eq!(request.cookie("rwf_session"), Some(session.secret.to_string().as_str()));
     assert_eq!(request.body(), "grüße".as_bytes());
     assert_eq!(request.text().unwrap(), "grüße");
     assert_eq!(request.peer_addr(), client.stream.local_addr().unwrap());
-    assert_eq!(request.session_id(), session);
+    assert_eq!(request.session_id(), session.session());
     assert!(request.param("door").is_err());
 
     client.ask(&get("/rooms/2"));
     let next = requests.recv_timeout(DEADLINE).unwrap();
     assert_eq!(next.connection_id(), request.connection_id(), "one connection");
-    assert_ne!(next.session_id(), session, "without its cookie a visitor is unknown");
+    assert_ne!(next.session_id(), session.session(), "without its cookie a visitor is unknown");
 }
 
 // Refusals.
@@ -1260,7 +1263,7 @@ fn values<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
 
 /// A cookie as a visitor that was here before sends it.
 fn guest_cookie() -> String {
-    format!("rwf_session={}", SessionId::guest())
+    format!("rwf_session={}", Guest::new().secret)
 }
 
 fn with_cookie(path: &str, cookie: &str) -> String {
@@ -1286,9 +1289,11 @@ fn a_new_visitor_gets_a_session_cookie_and_keeps_it() {
     let mut client = connect(&server);
     let (head, session) = client.ask(&get("/"));
     let cookie = header(&head, "set-cookie").unwrap_or_else(|| panic!("no cookie in {head}"));
-    assert_eq!(cookie, format!("rwf_session={session}; Path=/; HttpOnly; SameSite=Lax"));
-    let uuid = rwf::Uuid::parse_str(&session).unwrap();
-    assert_eq!((uuid.get_version_num(), session.len()), (4, 36), "{session}");
+    let secret = new_secret(&head).unwrap_or_else(|| panic!("no session in {head}"));
+    assert_eq!(cookie, format!("rwf_session={secret}; Path=/; HttpOnly; SameSite=Lax"));
+    let uuid = rwf::Uuid::parse_str(secret).unwrap();
+    assert_eq!((uuid.get_version_num(), secret.len()), (4, 36), "{secret}");
+    assert_eq!(SessionId::from_cookie(secret), session.parse().ok(), "whose cookie it is");
 
     let pair = cookie.split(';').next().unwrap();
     let more = format!("theme=dark; {pair}; x=y");
@@ -1320,9 +1325,29 @@ fn cookies_that_the_server_did_not_write_are_replaced() {
     ] {
         let (head, session) =
             connect(&server).ask(&with_cookie("/", &format!("rwf_session={value}")));
-        let cookie = header(&head, "set-cookie").unwrap_or_default();
-        assert!(cookie.starts_with(&format!("rwf_session={session};")), "{value:?}: {head}");
+        let new = new_secret(&head).and_then(SessionId::from_cookie);
+        assert_eq!(new, session.parse().ok(), "{value:?}: {head}");
         assert_ne!(session, value, "a visitor chose its session");
+    }
+}
+
+#[test]
+fn a_shown_session_is_no_key_to_it() {
+    let server = session_server();
+    let guest = Guest::new();
+    let ask = |cookie: &str| {
+        let request = with_cookie("/", &format!("rwf_session={cookie}"));
+        connect(&server).ask(&request).1.parse::<SessionId>().unwrap()
+    };
+    assert_eq!(ask(&guest.secret.to_string()), guest.session());
+    let shown = guest.session().to_string();
+    assert_ne!(ask(&shown), guest.session(), "whoever reads {shown} in a log is that visitor");
+
+    // A controller may have said of somebody `with_session(uuid)`; that is no guest.
+    for user in [SessionId::from(guest.secret), "alice".into(), 42.into()] {
+        for cookie in [user.to_string(), guest.secret.to_string()] {
+            assert_ne!(ask(&cookie), user, "the cookie {cookie} makes a user");
+        }
     }
 }
 
@@ -1339,9 +1364,9 @@ fn every_kind_of_answer_carries_the_cookie_of_a_new_visitor() {
 #[test]
 fn a_request_can_be_put_into_another_session() {
     let server = session_server();
-    let guest = SessionId::guest();
+    let guest = Guest::new();
     let (head, body) =
-        connect(&server).ask(&with_cookie("/known", &format!("rwf_session={guest}")));
+        connect(&server).ask(&with_cookie("/known", &format!("rwf_session={}", guest.secret)));
     assert_eq!(body, format!("42 {guest}"), "the original stays");
     assert_eq!(header(&head, "set-cookie"), None, "{head}");
     let (head, _) = connect(&server).ask(&get("/known"));
@@ -1362,7 +1387,8 @@ fn the_session_cookie_has_the_name_that_the_server_gives_it() {
     let pair = cookie.split(';').next().unwrap().to_owned();
     assert!(pair.starts_with("my-app="), "{head}");
     let (head, session) = connect(&server).ask(&with_cookie("/", &pair));
-    assert_eq!(format!("my-app={session}"), pair);
+    let whose = SessionId::from_cookie(&pair["my-app=".len()..]);
+    assert_eq!(whose, session.parse().ok(), "{pair}");
     assert_eq!(header(&head, "set-cookie"), None, "{head}");
 }
 

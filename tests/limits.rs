@@ -2,14 +2,14 @@
 
 mod common;
 
-use common::{Echo, Raw, header, start, upgrade_request, wait_until};
+use common::{Echo, Guest, Raw, header, start, upgrade_request, wait_until};
 use rwf::comms::SendError;
 use rwf::controller::{Overflow, Websocket};
 use rwf::http::{Server, ServerHandle};
 use rwf::prelude::*;
 
-fn tab(server: &ServerHandle, session: SessionId) -> Raw {
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+fn tab(server: &ServerHandle, session: Guest) -> Raw {
+    let cookie = session.cookie();
     Raw::open_with(server.local_addr(), "/", &cookie)
 }
 
@@ -56,14 +56,14 @@ fn an_address_has_no_more_connections_than_it_may() {
 #[test]
 fn a_session_has_no_more_websockets_than_it_may() {
     let server = start(Server::new(vec![route!("/" => Echo)]).max_connections_per_session(2));
-    let session = SessionId::guest();
+    let session = Guest::new();
     let mut first = tab(&server, session);
     let second = tab(&server, session);
     let mut third = tab(&server, session);
     assert_eq!(third.close_frame().0, 1013);
     third.send_close(1013, "");
     third.expect_end();
-    tab(&server, SessionId::guest()).send_text("others are not concerned");
+    tab(&server, Guest::new()).send_text("others are not concerned");
     drop(second);
     wait_until("there is room again", || Comms::websocket(session).send("hello") == Ok(1));
     let mut third = tab(&server, session);
@@ -80,7 +80,7 @@ fn the_bytes_that_wait_in_the_whole_process_have_a_limit() {
             .max_queued_bytes(limit)
             .websocket(Websocket::new().overflow(Overflow::Refuse).outbox_bytes(limit)),
     );
-    let slow: Vec<_> = (0..6).map(|_| SessionId::guest()).collect();
+    let slow: Vec<_> = (0..6).map(|_| Guest::new()).collect();
     let mut tabs: Vec<_> = slow.iter().map(|session| tab(&server, *session)).collect();
     let mut healthy = Raw::open(server.local_addr(), "/");
     // None of them reads: together they may have no more waiting than the limit, whatever the kernel holds.

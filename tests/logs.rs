@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use std::{fmt, io};
 
-use common::{Raw, header, start, status, upgrade_request, wait_until};
+use common::{Guest, Raw, header, start, status, upgrade_request, wait_until};
 use parking_lot::Mutex;
 use rwf::http::Server;
 use rwf::prelude::*;
@@ -145,8 +145,8 @@ fn each_request_is_one_line() {
 fn a_websocket_is_a_line_at_its_beginning_and_one_at_its_end() {
     lines("");
     let server = start(Server::new(vec![route!("/two/:what" => Doing)]));
-    let session = SessionId::guest();
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let session = Guest::new();
+    let cookie = session.cookie();
     let mut client = Raw::open_with(server.local_addr(), "/two/x", &cookie);
     let connected = line(&format!(" session={session} path=/two/x controller="));
     assert!(connected.starts_with("INFO websocket connected connection="), "{connected}");
@@ -159,6 +159,8 @@ fn a_websocket_is_a_line_at_its_beginning_and_one_at_its_end() {
     let closed = line(&format!("closed connection={connection} session={session}"));
     assert!(closed.contains(r#"path=/two/x code=4000 reason="a\nb" by=client after="#), "{closed}");
     assert!(closed.contains("in=1 out=0"), "{closed}");
+    let secret = session.secret.to_string();
+    assert!(!format!("{connected}{closed}").contains(&secret), "the log holds the cookie {secret}");
 }
 
 #[test]
@@ -179,8 +181,8 @@ fn a_handler_that_runs_long_is_warned_of_once() {
         Server::new(vec![route!("/four/:what" => Doing)])
             .handler_warning(Duration::from_millis(60)),
     );
-    let session = SessionId::guest();
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let session = Guest::new();
+    let cookie = session.cookie();
     let mut client = Raw::open_with(server.local_addr(), "/four/x", &cookie);
     for _ in 0..20 {
         client.send_text("5");
@@ -336,8 +338,8 @@ fn a_close_reason_is_escaped_in_the_log() {
 #[cfg(target_os = "linux")]
 fn threads_are_named_by_route_and_session() {
     let server = start(Server::new(vec![route!("/five/:what" => Doing)]));
-    let session = SessionId::guest();
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let session = Guest::new();
+    let cookie = session.cookie();
     let mut client = Raw::open_with(server.local_addr(), "/five/x", &cookie);
     client.send_frame(0x89, b"");
     client.frame();

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Echo, Raw, client_frame, serve, start, wait_until};
+use common::{DEADLINE, Echo, Guest, Raw, client_frame, serve, start, wait_until};
 use parking_lot::{Mutex, MutexGuard};
 use rwf::comms::SendError;
 use rwf::controller::{Overflow, Websocket};
@@ -61,8 +61,8 @@ where
 }
 
 /// A tab of `session` at the misbehaving endpoint.
-fn tab(server: SocketAddr, session: SessionId) -> Raw {
-    Raw::open_with(server, "/", &format!("Cookie: rwf_session={session}\r\n"))
+fn tab(server: SocketAddr, session: Guest) -> Raw {
+    Raw::open_with(server, "/", &session.cookie())
 }
 
 #[track_caller]
@@ -95,7 +95,7 @@ fn a_handler_that_blocks_holds_up_its_own_client_and_nobody_else() {
     let (routes, inside, may_go) = blocking();
     let server = serve(routes);
     let address = server.local_addr();
-    let sessions: Vec<_> = (0..8).map(|_| SessionId::guest()).collect();
+    let sessions: Vec<_> = (0..8).map(|_| Guest::new()).collect();
     let mut blocked: Vec<_> = sessions.iter().map(|session| tab(address, *session)).collect();
     for client in &mut blocked {
         client.send_text("block");
@@ -240,12 +240,12 @@ fn a_handler_may_close_itself_and_others() {
         ("others", None, None, Some(4003)),
         ("all", Some(4004), Some(4004), Some(4004)),
     ] {
-        let session = SessionId::guest();
+        let session = Guest::new();
         let mut clients = [
             (own, tab(address, session)),
             (tab_of_own, tab(address, session)),
             (other, Raw::open(address, "/echo")),
-            (other, tab(address, SessionId::guest())),
+            (other, tab(address, Guest::new())),
         ];
         clients[0].1.send_text(what);
         wait_until("the handler has returned", || !results.lock().is_empty());
@@ -269,7 +269,7 @@ fn a_handler_may_close_itself_and_others() {
 }
 
 /// Sends until nothing more finds room, in the outbox and in what the systems on both sides take.
-fn fill(session: &SessionId) {
+fn fill(session: impl Into<SessionId>) {
     let comms = Comms::websocket(session);
     for length in [256 << 10, 1000] {
         let message = Message::binary(vec![7; length]);
@@ -312,7 +312,7 @@ fn a_handler_that_notifies_in_a_loop_reaches_all_who_read_and_waits_for_none() {
     let server = start(Server::new(routes).websocket(settings));
     let address = server.local_addr();
     // Two are full before it begins.
-    let full: Vec<_> = (0..2).map(|_| SessionId::guest()).collect();
+    let full: Vec<_> = (0..2).map(|_| Guest::new()).collect();
     let _clients: Vec<_> = full.iter().map(|session| tab(address, *session)).collect();
     full.iter().for_each(fill);
     let mut readers: Vec<_> = (0..3).map(|_| Raw::open(address, "/echo")).collect();
@@ -344,7 +344,7 @@ fn a_handler_that_panics_while_others_send_to_it_loses_nothing_that_was_taken() 
     let address = server.local_addr();
     let mut other = Raw::open(address, "/echo");
     for round in 0..ROUNDS {
-        let session = SessionId::guest();
+        let session = Guest::new();
         let mut client = tab(address, session);
         let taken: Vec<_> = thread::scope(|scope| {
             let senders: Vec<_> = (0..THREADS)

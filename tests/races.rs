@@ -15,7 +15,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::{
-    DEADLINE, Echo, Frame, Random, Raw, client_frame, serve, start, upgrade_request, wait_until,
+    DEADLINE, Echo, Frame, Guest, Random, Raw, client_frame, serve, start, upgrade_request,
+    wait_until,
 };
 use parking_lot::Mutex;
 use rwf::comms::SendError;
@@ -46,8 +47,8 @@ fn dawdle(random: &mut Random, most: Duration) {
     }
 }
 
-fn tab(server: SocketAddr, session: SessionId) -> Raw {
-    Raw::open_with(server, "/", &format!("Cookie: rwf_session={session}\r\n"))
+fn tab(server: SocketAddr, session: Guest) -> Raw {
+    Raw::open_with(server, "/", &session.cookie())
 }
 
 /// `thread number` as senders write it.
@@ -69,7 +70,7 @@ fn what_was_taken_before_a_close_arrives_before_it_and_nothing_after() {
     let mut rounds = 0;
     while rounds < ROUNDS && began.elapsed() < BUDGET {
         rounds += 1;
-        let session = SessionId::guest();
+        let session = Guest::new();
         let mut client = tab(server.local_addr(), session);
         let server_closes = rounds % 2 == 0;
         let taken: Vec<_> = thread::scope(|scope| {
@@ -263,7 +264,7 @@ fn tabs_that_come_and_go_miss_nothing_while_they_are_there() {
     let settings = Websocket::new().outbox_messages(1 << 20).close_timeout(DEADLINE);
     let server = start(Server::new(vec![route!("/" => Echo)]).websocket(settings));
     let address = server.local_addr();
-    let session = SessionId::guest();
+    let session = Guest::new();
     let mut resident = tab(address, session);
     let (sent, read) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let is_over = AtomicBool::new(false);
@@ -340,7 +341,7 @@ fn subscribing_those_who_leave_leaves_nothing_behind() {
     let settings = Websocket::new().outbox_messages(1 << 20).close_timeout(DEADLINE);
     let server = start(Server::new(vec![route!("/" => Echo)]).websocket(settings));
     let address = server.local_addr();
-    let (staying, visiting) = (SessionId::guest(), SessionId::guest());
+    let (staying, visiting) = (Guest::new(), Guest::new());
     // Other tests of this process have topics of their own.
     let topics = [1, 2].map(|number| format!("{number} {staying}"));
     let mut resident = tab(address, staying);
@@ -532,11 +533,10 @@ impl Client {
         server: SocketAddr,
         name: &str,
         session: usize,
-        sessions: &[SessionId],
+        sessions: &[Guest],
         ids: &Counting,
     ) -> Self {
-        let cookie = sessions[session];
-        let headers = format!("Cookie: rwf_session={cookie}\r\nX-Client: {name}\r\n");
+        let headers = format!("{}X-Client: {name}\r\n", sessions[session].cookie());
         let raw = Raw::open_with(server, "/", &headers);
         let id = ids.ids.lock()[name];
         raw.stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
@@ -647,7 +647,7 @@ struct Schedule {
     random: Random,
     server: ServerHandle,
     counting: Arc<Counting>,
-    sessions: Vec<SessionId>,
+    sessions: Vec<Guest>,
     clients: Vec<Client>,
     sent: usize,
     log: Log,
@@ -668,7 +668,7 @@ impl Schedule {
             random: Random::new(seed),
             server: start(server),
             counting,
-            sessions: (0..3).map(|_| SessionId::guest()).collect(),
+            sessions: (0..3).map(|_| Guest::new()).collect(),
             clients: Vec::new(),
             sent: 0,
             log: Log { seed, lines: Vec::new() },

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Echo, Raw, answer, get, join, serve, start, status, upgrade_request, wait_until};
+use common::{DEADLINE, Echo, Guest, Raw, answer, get, join, serve, start, status, upgrade_request, wait_until};
 use parking_lot::Mutex;
 use rwf::controller::Websocket;
 use rwf::http::{self, Server, ServerHandle};
@@ -26,8 +26,8 @@ fn shut_down(server: ServerHandle) -> Receiver<http::Report> {
 fn clients_are_closed_with_1001_after_what_was_sent() {
     let server = serve(vec![route!("/" => Echo)]);
     let address = server.local_addr();
-    let session = SessionId::guest();
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let session = Guest::new();
+    let cookie = session.cookie();
     let clients: Vec<_> = (0..5).map(|_| Raw::open_with(address, "/", &cookie)).collect();
     Comms::websocket(session).send("last words").unwrap();
     let report = shut_down(server);
@@ -78,8 +78,8 @@ fn a_client_that_does_not_answer_is_cut_in_time() {
 fn a_full_outbox_does_not_hold_up_the_shutdown() {
     let server =
         start(Server::new(vec![route!("/" => Echo)]).shutdown_timeout(Duration::from_millis(300)));
-    let session = SessionId::guest();
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let session = Guest::new();
+    let cookie = session.cookie();
     let _client = Raw::open_with(server.local_addr(), "/", &cookie);
     let message = Message::binary(vec![7; 64 << 10]);
     let is_taken = |_: &usize| Comms::websocket(session).send(&message).is_ok();
@@ -315,8 +315,8 @@ fn dropping_the_handle_shuts_down() {
 fn two_servers_live_in_one_process() {
     let one = serve(vec![route!("/" => Echo)]);
     let other = serve(vec![route!("/" => Echo)]);
-    let session = SessionId::guest();
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let session = Guest::new();
+    let cookie = session.cookie();
     let mut here = Raw::open_with(one.local_addr(), "/", &cookie);
     let mut there = Raw::open_with(other.local_addr(), "/", &cookie);
     assert_eq!(Comms::websocket(session).send("both"), Ok(2));

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Echo, Raw, client_frame, join, start, wait_until};
+use common::{DEADLINE, Echo, Guest, Raw, client_frame, join, start, wait_until};
 use parking_lot::Mutex;
 use rwf::comms::SendError;
 use rwf::controller::{Overflow, Websocket};
@@ -46,13 +46,13 @@ fn serve(settings: Websocket) -> (ServerHandle, Receiver<(u16, String)>) {
     (start(Server::new(routes).websocket(settings)), ends)
 }
 
-fn tab(server: &ServerHandle, session: SessionId) -> Raw {
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+fn tab(server: &ServerHandle, session: Guest) -> Raw {
+    let cookie = session.cookie();
     Raw::open_with(server.local_addr(), "/", &cookie)
 }
 
 /// Sends until the connection takes no more: more than the kernel and the outbox hold.
-fn fill(session: SessionId) -> (usize, SendError) {
+fn fill(session: Guest) -> (usize, SendError) {
     let message = Message::binary(vec![7; 64 << 10]);
     let deadline = Instant::now() + DEADLINE;
     let mut taken = 0;
@@ -69,7 +69,7 @@ fn fill(session: SessionId) -> (usize, SendError) {
 fn a_client_that_does_not_read_is_closed_as_slow_and_cut_in_time() {
     let close_timeout = Duration::from_millis(300);
     let (server, ends) = serve(Websocket::new().close_timeout(close_timeout));
-    let session = SessionId::guest();
+    let session = Guest::new();
     let _client = tab(&server, session);
     let (_, error) = fill(session);
     assert_eq!(error, SendError::Full);
@@ -82,7 +82,7 @@ fn a_client_that_does_not_read_is_closed_as_slow_and_cut_in_time() {
 #[test]
 fn a_slow_client_that_begins_to_read_gets_all_that_was_taken_and_then_1013() {
     let (server, _ends) = serve(Websocket::new());
-    let session = SessionId::guest();
+    let session = Guest::new();
     let mut client = tab(&server, session);
     let (taken, _) = fill(session);
     for number in 0..taken {
@@ -97,7 +97,7 @@ fn a_slow_client_that_begins_to_read_gets_all_that_was_taken_and_then_1013() {
 #[test]
 fn where_the_settings_say_so_a_full_outbox_refuses_and_the_connection_stays() {
     let (server, _ends) = serve(Websocket::new().overflow(Overflow::Refuse));
-    let session = SessionId::guest();
+    let session = Guest::new();
     let mut client = tab(&server, session);
     let (taken, error) = fill(session);
     assert_eq!(error, SendError::Full);
@@ -117,7 +117,7 @@ fn a_client_that_takes_nothing_is_cut_after_the_write_timeout() {
             .outbox_bytes(64 << 20)
             .outbox_messages(1 << 20),
     );
-    let session = SessionId::guest();
+    let session = Guest::new();
     let _client = tab(&server, session);
     let message = Message::binary(vec![7; 64 << 10]);
     for _ in 0..200 {
@@ -131,7 +131,7 @@ fn a_client_that_takes_nothing_is_cut_after_the_write_timeout() {
 #[test]
 fn a_message_longer_than_the_outbox_fits_an_empty_one() {
     let (server, _ends) = serve(Websocket::new().outbox_bytes(10));
-    let session = SessionId::guest();
+    let session = Guest::new();
     let mut client = tab(&server, session);
     let long = "long".repeat(1000);
     assert_eq!(Comms::websocket(session).send(long.as_str()), Ok(1));
@@ -141,7 +141,7 @@ fn a_message_longer_than_the_outbox_fits_an_empty_one() {
 #[test]
 fn nobody_else_is_delayed_by_a_client_that_does_not_read() {
     let (server, _ends) = serve(Websocket::new().overflow(Overflow::Refuse));
-    let (slow, healthy) = (SessionId::guest(), SessionId::guest());
+    let (slow, healthy) = (Guest::new(), Guest::new());
     let _slow_client = tab(&server, slow);
     let mut client = tab(&server, healthy);
     fill(slow);
@@ -252,7 +252,7 @@ fn a_client_that_reads_a_byte_now_and_then_is_given_up() {
             .outbox_bytes(64 << 20)
             .outbox_messages(1 << 20),
     );
-    let session = SessionId::guest();
+    let session = Guest::new();
     let mut client = tab(&server, session);
     let message = Message::binary(vec![7; 64 << 10]);
     for _ in 0..200 {
@@ -277,18 +277,15 @@ struct PassOn;
 #[async_trait]
 impl WebsocketController for PassOn {
     async fn handle_message(&self, client: &SessionId, message: Message) -> Result<(), Error> {
-        Comms::websocket(neighbour(*client)).send(message)?;
+        Comms::websocket(neighbour(client)).send(message)?;
         Comms::websocket(client).send("passed on")?;
         Ok(())
     }
 }
 
 /// The session whose number is one higher.
-fn neighbour(session: SessionId) -> SessionId {
-    match session {
-        SessionId::Authenticated(number) => SessionId::Authenticated(number + 1),
-        SessionId::Guest(_) => session,
-    }
+fn neighbour(session: &SessionId) -> SessionId {
+    session.user_number::<i64>().map_or_else(|| session.clone(), |number| (number + 1).into())
 }
 
 /// Lets the path say who a client is.
@@ -324,7 +321,7 @@ fn a_client_that_reads_slowly_but_steadily_is_kept() {
             .outbox_bytes(64 << 20)
             .outbox_messages(1 << 20),
     );
-    let session = SessionId::guest();
+    let session = Guest::new();
     let mut client = tab(&server, session);
     let message = Message::binary(vec![7; 64 << 10]);
     for _ in 0..200 {

@@ -4,7 +4,7 @@ mod common;
 
 use std::thread;
 
-use common::{Echo, Raw, join, serve, wait_until};
+use common::{Echo, Guest, Raw, join, serve, wait_until};
 use rwf::prelude::*;
 
 /// How many threads this process has, where the system tells.
@@ -21,8 +21,8 @@ fn an_idle_connection_is_one_thread_and_a_shutdown_leaves_none() {
     let idle_server = threads();
     assert_eq!(idle_server, before + 2, "one accepts, one watches deadlines");
 
-    let session = SessionId::guest();
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let session = Guest::new();
+    let cookie = session.cookie();
     let mut clients: Vec<_> =
         (0..10).map(|_| Raw::open_with(server.local_addr(), "/", &cookie)).collect();
     for client in &mut clients {

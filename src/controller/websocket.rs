@@ -159,25 +159,26 @@ fn run<C: WebsocketController + ?Sized>(
     // The controller has become a session: from here on its handlers are what runs.
     link.leave_handler();
     // Before the 101: when the client has seen that, what is sent to its session reaches it.
-    let registration = Registry::global().register(client, link.id, outbox.clone());
+    let registration = Registry::global().register(client.clone(), link.id, outbox.clone());
     registration.enter();
     outbox.start();
     let began = Instant::now();
     let path = Shown::value(request.path()).to_string();
-    let who = who(&link, client);
+    let who = who(&link, &client);
     let (name, peer) = (name_of::<C>(), link.peer);
     contained(|| {
         log::info!("websocket connected {who} path={path} controller={name} peer={peer}");
     });
 
     let connection = Connection::new(socket, outbox.clone(), &settings, rest);
-    let mut session = Session { controller, client, link: &link, outbox: &outbox, connection };
+    let mut session =
+        Session { controller, client: &client, link: &link, outbox: &outbox, connection };
     let is_one_too_many = registration.connections() > context.settings.max_connections_per_session;
     if is_one_too_many {
         outbox.seal(Close::new(CloseCode::TryAgainLater, "too many connections of this session"));
     } else {
         link.set_task(format!("{who} path={path}"));
-        os::name_thread(&thread_name(&path, client));
+        os::name_thread(&thread_name(&path, &client));
         if let Err(close) = session.serve() {
             outbox.seal(close);
         }
@@ -190,7 +191,7 @@ fn run<C: WebsocketController + ?Sized>(
     contained(|| log_end(&outcome, &who, &path, began));
     if !is_one_too_many {
         let Close { code, reason } = &outcome.close;
-        let _ = guarded(&link, &outbox, client, "handle_close", || {
+        let _ = guarded(&link, &outbox, &client, "handle_close", || {
             block_on(controller.handle_close(&client, *code, reason))
         });
     }
@@ -215,19 +216,19 @@ fn opening(request: &Request, settings: &Websocket) -> Result<Result<Vec<u8>, Re
 }
 
 /// The parts of path and session that tell threads apart, in the 15 bytes that systems show.
-fn thread_name(path: &str, client: SessionId) -> String {
+fn thread_name(path: &str, client: &SessionId) -> String {
     format!("{:.6} {:.8}", path.trim_start_matches('/'), Shown::value(client).to_string())
 }
 
 /// What tells the lines of one connection, and of one session, from others.
-fn who(link: &Link, client: SessionId) -> String {
+fn who(link: &Link, client: &SessionId) -> String {
     format!("connection={} session={}", link.id, Shown::value(client))
 }
 
 /// An open WebSocket with its controller.
 struct Session<'a, C: ?Sized> {
     controller: &'a C,
-    client: SessionId,
+    client: &'a SessionId,
     link: &'a Link,
     outbox: &'a Outbox,
     connection: Connection,
@@ -237,11 +238,11 @@ impl<C: WebsocketController + ?Sized> Session<'_, C> {
     /// The handlers, one after the other, until one fails or there are no more messages.
     fn serve(&mut self) -> Result<(), Close> {
         let Session { controller, client, link, outbox, connection } = self;
-        guarded(link, outbox, *client, "handle_connection", || {
+        guarded(link, outbox, client, "handle_connection", || {
             block_on(controller.handle_connection(client))
         })?;
         while let Some(message) = connection.recv() {
-            guarded(link, outbox, *client, "handle_message", || {
+            guarded(link, outbox, client, "handle_message", || {
                 block_on(controller.handle_message(client, message))
             })?;
         }
@@ -253,7 +254,7 @@ impl<C: WebsocketController + ?Sized> Session<'_, C> {
 fn guarded(
     link: &Link,
     outbox: &Outbox,
-    client: SessionId,
+    client: &SessionId,
     method: &str,
     call: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Close> {

@@ -13,23 +13,30 @@ use crate::http::parser::Parsed;
 use crate::http::path::{self, Parameters};
 use crate::http::peer;
 use crate::link::Link;
-use crate::session::{ConnectionId, SessionId};
+use crate::session::{ConnectionId, Secret, SessionId};
 
 /// A request, whole: head, path parameters and body. A clone is cheap and shares everything.
 #[derive(Clone)]
 pub struct Request {
     shared: Arc<Shared>,
-    session: SessionId,
+    /// Who the controller says it is.
+    user: Option<SessionId>,
 }
 
 struct Shared {
     parsed: Parsed,
     parameters: Parameters,
     query: Vec<(String, String)>,
-    is_new_visitor: bool,
-    visitor: SessionId,
+    guest: Guest,
     link: Arc<Link>,
     upgrade: Mutex<Option<Upgrade>>,
+}
+
+/// Who a visitor is by its cookie.
+struct Guest {
+    session: SessionId,
+    /// For the cookie of one who came without.
+    new_secret: Option<Secret>,
 }
 
 /// What makes a connection a WebSocket: the connection, and what the client sent behind its request.
@@ -52,18 +59,19 @@ impl Request {
             .headers
             .get_all("Cookie")
             .flat_map(|header| cookie::find_all(header, cookie_name))
-            .find_map(SessionId::from_cookie);
-        let session = known.unwrap_or_else(SessionId::guest);
+            .find_map(Secret::from_cookie);
+        let secret = known.unwrap_or_else(Secret::random);
+        let new_secret = known.is_none().then_some(secret);
+        let guest = Guest { session: secret.session(), new_secret };
         let shared = Shared {
             query: path::query(&parsed.query),
             parameters,
-            is_new_visitor: known.is_none(),
-            visitor: session,
+            guest,
             upgrade: Mutex::new(Some(Upgrade { link: Arc::clone(link), rest })),
             link: Arc::clone(link),
             parsed,
         };
-        Self { shared: Arc::new(shared), session }
+        Self { shared: Arc::new(shared), user: None }
     }
 
     /// The method.
@@ -161,7 +169,7 @@ impl Request {
     /// The session it belongs to.
     #[must_use]
     pub fn session_id(&self) -> SessionId {
-        self.session
+        self.user.as_ref().unwrap_or(&self.shared.guest.session).clone()
     }
 
     /// The connection it came on: with [`Comms::connection`](crate::comms::Comms::connection) one tab can be reached
@@ -191,7 +199,7 @@ impl Request {
     /// ```
     #[must_use]
     pub fn with_session(&self, session: impl Into<SessionId>) -> Self {
-        Self { shared: Arc::clone(&self.shared), session: session.into() }
+        Self { shared: Arc::clone(&self.shared), user: Some(session.into()) }
     }
 
     /// The first subprotocol that the client offers and that is in `spoken`: what a WebSocket with these
@@ -213,12 +221,12 @@ impl Request {
     /// The cookie that the response has to introduce this visitor with, who came without one.
     pub(crate) fn visitor_cookie(&self) -> Option<Cookie> {
         let name = &self.link().context.settings.session_cookie;
-        let cookie = || Cookie::new(name, self.shared.visitor.to_string());
         // Another site can have a visitor's browser post a form here, which comes without the visitor's own cookie: a
         // new one would take its place.
         let is_forged = !matches!(self.method(), Method::Get | Method::Head)
             && self.header("Sec-Fetch-Site").is_some_and(|site| site == "cross-site");
-        (self.shared.is_new_visitor && !is_forged).then(|| cookie().secure(self.is_secure()))
+        let secret = self.shared.guest.new_secret.filter(|_| !is_forged)?;
+        Some(Cookie::new(name, secret.to_cookie()).secure(self.is_secure()))
     }
 
     /// Takes the connection out of the request; the second time it is gone.
@@ -238,7 +246,7 @@ impl fmt::Debug for Request {
             .field("method", &self.method())
             .field("path", &self.path())
             .field("peer", &self.peer_addr())
-            .field("session", &self.session)
+            .field("session", &self.session_id())
             .finish_non_exhaustive()
     }
 }

@@ -362,6 +362,53 @@ where
     }
 }
 
+/// A visitor that was here before: its browser keeps a secret, and the program knows the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guest {
+    /// What the cookie holds.
+    pub secret: rwf::Uuid,
+}
+
+impl Guest {
+    pub fn new() -> Self {
+        Self { secret: rwf::Uuid::new_v4() }
+    }
+
+    /// The header line that its browser sends.
+    pub fn cookie(self) -> String {
+        format!("Cookie: rwf_session={}\r\n", self.secret)
+    }
+
+    pub fn session(self) -> SessionId {
+        SessionId::from_cookie(&self.secret.to_string()).unwrap()
+    }
+}
+
+/// As it may be shown.
+impl std::fmt::Display for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.session().fmt(f)
+    }
+}
+
+impl From<Guest> for SessionId {
+    fn from(guest: Guest) -> Self {
+        guest.session()
+    }
+}
+
+impl From<&Guest> for SessionId {
+    fn from(guest: &Guest) -> Self {
+        guest.session()
+    }
+}
+
+/// The value of the session cookie that a head sets.
+pub fn new_secret(head: &str) -> Option<&str> {
+    let pair = header(head, "set-cookie")?.split(';').next()?;
+    pair.strip_prefix("rwf_session=")
+}
+
 /// Answers every message of a client, to all its connections.
 #[derive(Default, macros::WebsocketController)]
 pub struct Echo;

@@ -97,7 +97,7 @@ pub fn register(sessions: &[SessionId]) -> io::Result<Registered> {
     let registration = |session: &SessionId| {
         let (socket, watchdog) = (Arc::clone(&socket), watchdog.clone());
         let outbox = Outbox::new(socket, watchdog, &settings, usize::MAX, Vec::new());
-        Registry::global().register(*session, ConnectionId::next(), outbox)
+        Registry::global().register(session.clone(), ConnectionId::next(), outbox)
     };
     Ok(Registered { _registrations: sessions.iter().map(registration).collect() })
 }

@@ -21,7 +21,7 @@ struct Silent;
 impl WebsocketController for Silent {
     async fn handle_connection(&self, client: &SessionId) -> Result<(), Error> {
         if let Some(sender) = CONNECTED.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = sender.send(*client);
+            let _ = sender.send(client.clone());
         }
         Ok(())
     }
@@ -61,5 +61,5 @@ fn to_nobody() -> Result<usize, impl StdError> {
 
 #[divan::bench]
 fn to_one_connection() -> Result<usize, impl StdError> {
-    Comms::websocket(divan::black_box(*SESSION)).send("hey there")
+    Comms::websocket(divan::black_box(&*SESSION)).send("hey there")
 }

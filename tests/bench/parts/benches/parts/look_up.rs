@@ -24,11 +24,11 @@ fn look_up(bencher: Bencher<'_, '_>, choose: impl Fn() -> SessionId + Sync) {
 #[divan::bench(threads = [1, 2, 8], sample_count = 20, sample_size = 50_000)]
 fn another_each_time(bencher: Bencher<'_, '_>) {
     let next = AtomicUsize::new(0);
-    look_up(bencher, || SESSIONS[next.fetch_add(7919, Ordering::Relaxed) % SESSIONS.len()]);
+    look_up(bencher, || SESSIONS[next.fetch_add(7919, Ordering::Relaxed) % SESSIONS.len()].clone());
 }
 
 /// The same session for all threads: they share its reference counts too.
 #[divan::bench(threads = [1, 2, 8], sample_count = 20, sample_size = 50_000)]
 fn always_the_same(bencher: Bencher<'_, '_>) {
-    look_up(bencher, || SESSIONS[42]);
+    look_up(bencher, || SESSIONS[42].clone());
 }
