@@ -26,7 +26,8 @@ pub(crate) struct Settings {
     pub(crate) stack_size: usize,
     pub(crate) spare_threads: usize,
     pub(crate) no_delay: bool,
-    pub(crate) session_cookie: String,
+    /// Its name, where there is one.
+    pub(crate) session_cookie: Option<String>,
     pub(crate) websocket: Websocket,
 }
 
@@ -51,7 +52,7 @@ impl Default for Settings {
             stack_size: 2 << 20,
             spare_threads: 16,
             no_delay: true,
-            session_cookie: "rwf_session".to_owned(),
+            session_cookie: Some("rwf_session".to_owned()),
             websocket: Websocket::default(),
         }
     }
@@ -78,7 +79,7 @@ impl Settings {
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err((name, zero));
         }
-        if !crate::http::headers::is_token(&self.session_cookie) {
+        if !self.session_cookie.as_deref().is_none_or(crate::http::headers::is_token) {
             return Err(("session_cookie", "has to be letters, digits, `-` or `_`"));
         }
         self.websocket.check()
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_cookie_name_has_to_be_a_token() {
-        let settings = Settings { session_cookie: "a b".to_owned(), ..Settings::default() };
+        let settings = Settings { session_cookie: Some("a b".to_owned()), ..Settings::default() };
         assert_eq!(settings.check().unwrap_err().0, "session_cookie");
     }
 }

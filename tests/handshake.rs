@@ -484,6 +484,66 @@ fn the_101_of_a_new_visitor_alone_carries_the_session_cookie() {
     assert_eq!(sessions.recv_timeout(DEADLINE).unwrap(), session, "the same visitor again");
 }
 
+#[test]
+fn the_101_to_a_user_brings_no_cookie_unless_the_guest_was_asked_for() {
+    let server = serve(vec![route!("/private" => Private), route!("/guest" => FromGuest)]);
+    for (path, has_cookie) in [("/private?user=45", false), ("/guest", true)] {
+        let mut client = connect(&server);
+        client.send(upgrade_request(path, "").as_bytes());
+        let head = client.head();
+        assert_eq!(
+            (status(&head), new_secret(&head).is_some()),
+            (101, has_cookie),
+            "{path}: {head}"
+        );
+    }
+}
+
+#[test]
+fn a_websocket_that_is_refused_begins_no_session() {
+    let server = serve(vec![route!("/" => Echo)]);
+    for (headers, expected) in [("Origin: http://evil.example\r\n", 403), ("Expect: x\r\n", 417)] {
+        let (head, _) = connect(&server).ask(&upgrade_request("/", headers));
+        assert_eq!((status(&head), header(&head, "set-cookie")), (expected, None), "{head}");
+    }
+    let (head, _) = connect(&server).ask(&get("/"));
+    assert_eq!((status(&head), header(&head, "set-cookie")), (426, None), "{head}");
+}
+
+#[test]
+fn without_session_cookies_each_websocket_is_a_session_of_its_own() {
+    let (sender, sessions) = mpsc::channel();
+    let routes = vec![route!("/" => Watch(sender)), route!("/private" => Private)];
+    let server = start(Server::new(routes).no_session_cookie());
+    let guest = Guest::new();
+    let open = || {
+        let mut client = connect(&server);
+        client.send(upgrade_request("/", &guest.cookie()).as_bytes());
+        let head = client.head();
+        assert_eq!((status(&head), header(&head, "set-cookie")), (101, None), "{head}");
+        (client, sessions.recv_timeout(DEADLINE).unwrap())
+    };
+    let ((mut first, one), (_second, other)) = (open(), open());
+    assert!(one != other && one != guest.session(), "{one}, {other}, {guest}");
+    assert_eq!(Comms::websocket(&one).send("to one"), Ok(1));
+    assert_eq!(first.text_frame(), "to one");
+
+    let _user = Raw::open(server.local_addr(), "/private?user=46");
+    assert_eq!(Comms::websocket(46).send("a user is a user"), Ok(1));
+}
+
+/// Opens a WebSocket for a user whose guest session it has looked at.
+#[derive(Default)]
+struct FromGuest;
+
+#[async_trait]
+impl Controller for FromGuest {
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        let user = format!("once {}", request.session_id());
+        WebsocketController::handle(&Echo, &request.with_session(user)).await
+    }
+}
+
 /// Tells who connects.
 #[derive(macros::WebsocketController)]
 struct Watch(mpsc::Sender<SessionId>);

@@ -1274,7 +1274,19 @@ fn with_cookie(path: &str, cookie: &str) -> String {
 fn session_server() -> ServerHandle {
     serve(vec![
         route!("/" => answer(|request| Ok(Response::new().text(request.session_id().to_string())))),
-        route!("/wrong" => answer(|_| Err(Error::new("wrong")))),
+        route!("/wrong" => answer(|request| Err(Error::new(request.session_id().to_string())))),
+        route!("/panic" => answer(|request| panic!("{}", request.session_id()))),
+        route!("/asset" => answer(|_| Ok(Response::new().text("h1 { color: red }")))),
+        route!("/refused" => answer(|_| Ok(Response::new().status(401)))),
+        route!("/logged" => answer(|request| Ok(Response::new().text(format!("{request:?}"))))),
+        route!("/user" => answer(|request| {
+            Ok(Response::new().text(request.with_session("alice").session_id().to_string()))
+        })),
+        route!("/twice" => answer(|request| {
+            let (here, there) = (request.session_id(), request.clone().session_id());
+            assert_eq!(here, there, "a clone is somebody else");
+            Ok(Response::new().text(here.to_string()))
+        })),
         route!("/known" => answer(|request| {
             let known = request.with_session(42);
             assert_eq!(request.with_session(43).session_id(), 43.into());
@@ -1352,13 +1364,51 @@ fn a_shown_session_is_no_key_to_it() {
 }
 
 #[test]
-fn every_kind_of_answer_carries_the_cookie_of_a_new_visitor() {
+fn a_session_begins_when_somebody_asks_for_it() {
     let server = session_server();
     let mut client = connect(&server);
-    for path in ["/", "/wrong", "/nowhere"] {
+    for path in ["/", "/twice", "/wrong", "/panic", "/known"] {
         let (head, _) = client.ask(&get(path));
-        assert_eq!(values(&head, "set-cookie").len(), 1, "{path}: {head}");
+        assert_eq!(values(&head, "set-cookie").len(), 1, "{path} asks: {head}");
     }
+    for path in ["/asset", "/refused", "/user", "/logged", "/nowhere"] {
+        let (head, _) = client.ask(&get(path));
+        assert_eq!(header(&head, "set-cookie"), None, "{path} does not ask: {head}");
+    }
+    let not_ours = "GET /asset HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    assert_eq!(header(&client.ask(not_ours).0, "set-cookie"), None);
+}
+
+#[test]
+fn the_debug_form_of_a_request_names_a_session_that_there_is() {
+    let server = session_server();
+    let guest = Guest::new();
+    let cookie = format!("rwf_session={}", guest.secret);
+    let (head, shown) = connect(&server).ask(&with_cookie("/logged", &cookie));
+    assert!(shown.contains(&guest.to_string()), "{shown}");
+    assert!(!shown.contains(&guest.secret.to_string()), "it shows the cookie: {shown}");
+    assert_eq!(header(&head, "set-cookie"), None, "{head}");
+    let (_, shown) = connect(&server).ask(&get("/logged"));
+    assert!(shown.contains("session: None"), "{shown}");
+}
+
+#[test]
+fn without_session_cookies_none_is_read_and_none_is_set() {
+    let server = start(
+        Server::new(vec![route!("/" => answer(|request| {
+            let session = request.session_id();
+            assert_eq!(session, request.session_id(), "one request is one visitor");
+            Ok(Response::new().text(session.to_string()))
+        }))])
+        .no_session_cookie(),
+    );
+    let guest = Guest::new();
+    let request = with_cookie("/", &format!("rwf_session={}", guest.secret));
+    let mut client = connect(&server);
+    let [(head, first), (_, second)] = [client.ask(&request), client.ask(&request)];
+    assert_eq!(header(&head, "set-cookie"), None, "{head}");
+    assert!(first.parse::<SessionId>().unwrap().is_guest());
+    assert!(first != second && first != guest.to_string(), "{first}, {second}, {guest}");
 }
 
 #[test]
@@ -1434,6 +1484,7 @@ fn a_proxy_is_believed_when_it_is_trusted() {
     };
     let route = || {
         route!("/" => answer(|request| {
+            let _ = request.session_id();
             Ok(Response::new().text(format!("{} {}", request.client_ip(), request.is_secure())))
         }))
     };
@@ -1448,10 +1499,10 @@ fn a_proxy_is_believed_when_it_is_trusted() {
 
 #[test]
 fn a_form_of_another_site_does_not_replace_a_visitors_session() {
-    let server = serve(vec![seen()]);
+    let server = session_server();
     let ask = |method: &str, site: &str| {
         let site = format!("Sec-Fetch-Site: {site}\r\n");
-        let request = format!("{method} /seen HTTP/1.1\r\nHost: localhost\r\n{site}\r\n");
+        let request = format!("{method} / HTTP/1.1\r\nHost: localhost\r\n{site}\r\n");
         header(&connect(&server).ask(&request).0, "set-cookie").is_some()
     };
     assert!(ask("POST", "same-origin"));

@@ -208,6 +208,8 @@ fn opening(request: &Request, settings: &Websocket) -> Result<Result<Vec<u8>, Re
     if let Err((name, reason)) = settings.check() {
         return Err(Error::new(format!("the setting `{name}` of this endpoint {reason}")));
     }
+    // The session begins with the WebSocket, and its cookie goes out with the 101.
+    let _ = request.session_id();
     let opening = match request.visitor_cookie() {
         Some(cookie) => opening.cookie(cookie),
         None => opening,

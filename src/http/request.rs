@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -27,12 +27,13 @@ struct Shared {
     parsed: Parsed,
     parameters: Parameters,
     query: Vec<(String, String)>,
-    guest: Guest,
+    /// Set when somebody asks for it.
+    guest: OnceLock<Guest>,
     link: Arc<Link>,
     upgrade: Mutex<Option<Upgrade>>,
 }
 
-/// Who a visitor is by its cookie.
+/// Who a visitor is as long as no controller says so.
 struct Guest {
     session: SessionId,
     /// For the cookie of one who came without.
@@ -54,19 +55,10 @@ impl Request {
         link: &Arc<Link>,
         rest: Vec<u8>,
     ) -> Self {
-        let cookie_name = &link.context.settings.session_cookie;
-        let known = parsed
-            .headers
-            .get_all("Cookie")
-            .flat_map(|header| cookie::find_all(header, cookie_name))
-            .find_map(Secret::from_cookie);
-        let secret = known.unwrap_or_else(Secret::random);
-        let new_secret = known.is_none().then_some(secret);
-        let guest = Guest { session: secret.session(), new_secret };
         let shared = Shared {
             query: path::query(&parsed.query),
             parameters,
-            guest,
+            guest: OnceLock::new(),
             upgrade: Mutex::new(Some(Upgrade { link: Arc::clone(link), rest })),
             link: Arc::clone(link),
             parsed,
@@ -166,10 +158,37 @@ impl Request {
         &self.link().context.settings.trusted_proxies
     }
 
-    /// The session it belongs to.
+    /// The session it belongs to. For a visitor without a session one begins with this call, and the response brings its
+    /// cookie, which the visitor's next requests and WebSockets have; after the response it is too late for that.
+    ///
+    /// Requests that come at the same time and without a cookie are strangers to each other. Where a page opens several
+    /// WebSockets, or posts before one is open, ask here when the page itself is requested.
     #[must_use]
     pub fn session_id(&self) -> SessionId {
-        self.user.as_ref().unwrap_or(&self.shared.guest.session).clone()
+        self.user.as_ref().unwrap_or_else(|| &self.guest().session).clone()
+    }
+
+    fn guest(&self) -> &Guest {
+        self.shared.guest.get_or_init(|| {
+            if self.cookie_name().is_none() {
+                return Guest { session: SessionId::guest(), new_secret: None };
+            }
+            let known = self.known_secret();
+            let secret = known.unwrap_or_else(Secret::random);
+            let new_secret = known.is_none().then_some(secret);
+            Guest { session: secret.session(), new_secret }
+        })
+    }
+
+    /// What the visitor's session cookie holds, if there is a valid one.
+    fn known_secret(&self) -> Option<Secret> {
+        let name = self.cookie_name()?;
+        let headers = self.shared.parsed.headers.get_all("Cookie");
+        headers.flat_map(|header| cookie::find_all(header, name)).find_map(Secret::from_cookie)
+    }
+
+    fn cookie_name(&self) -> Option<&str> {
+        self.link().context.settings.session_cookie.as_deref()
     }
 
     /// The connection it came on: with [`Comms::connection`](crate::comms::Comms::connection) one tab can be reached
@@ -218,15 +237,16 @@ impl Request {
         &self.shared.link
     }
 
-    /// The cookie that the response has to introduce this visitor with, who came without one.
+    /// The cookie that the response has to introduce this visitor with: one who came without, and whose session
+    /// somebody has asked for.
     pub(crate) fn visitor_cookie(&self) -> Option<Cookie> {
-        let name = &self.link().context.settings.session_cookie;
+        let name = self.cookie_name()?;
+        let secret = self.shared.guest.get()?.new_secret?;
         // Another site can have a visitor's browser post a form here, which comes without the visitor's own cookie: a
         // new one would take its place.
         let is_forged = !matches!(self.method(), Method::Get | Method::Head)
             && self.header("Sec-Fetch-Site").is_some_and(|site| site == "cross-site");
-        let secret = self.shared.guest.new_secret.filter(|_| !is_forged)?;
-        Some(Cookie::new(name, secret.to_cookie()).secure(self.is_secure()))
+        (!is_forged).then(|| Cookie::new(name, secret.to_cookie()).secure(self.is_secure()))
     }
 
     /// Takes the connection out of the request; the second time it is gone.
@@ -242,11 +262,15 @@ impl Request {
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let asked = || self.shared.guest.get().map(|guest| guest.session.clone());
+        let known = || self.known_secret().map(Secret::session);
+        // To look at a request begins no session.
+        let session = self.user.clone().or_else(asked).or_else(known);
         f.debug_struct("Request")
             .field("method", &self.method())
             .field("path", &self.path())
             .field("peer", &self.peer_addr())
-            .field("session", &self.session_id())
+            .field("session", &session)
             .finish_non_exhaustive()
     }
 }

@@ -136,11 +136,24 @@ impl Server {
         no_delay: bool
     }
 
-    /// The name of the cookie that holds a visitor's session. Default `rwf_session`. Programs that share a host name,
+    /// The name of the cookie by which a visitor is known again. Default `rwf_session`. Programs that share a host name,
     /// on whatever ports, share its cookies: give each a name of its own.
+    ///
+    /// It is set when a session begins: where a controller asks a visitor without one for its
+    /// [`session_id`](crate::http::Request::session_id), or a WebSocket of such a visitor opens. Other responses are
+    /// without it.
     #[must_use]
     pub fn session_cookie(mut self, name: impl Into<String>) -> Self {
-        self.settings.session_cookie = name.into();
+        self.settings.session_cookie = Some(name.into());
+        self
+    }
+
+    /// Neither reads nor sets a session cookie: nobody is known again. Each WebSocket is a session of its own then, and so
+    /// is each request, unless a controller says who it is
+    /// ([`Request::with_session`](crate::http::Request::with_session)).
+    #[must_use]
+    pub fn no_session_cookie(mut self) -> Self {
+        self.settings.session_cookie = None;
         self
     }
 
