@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::Write;
-use std::net::Shutdown;
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
@@ -1491,7 +1491,7 @@ fn a_proxy_is_believed_when_it_is_trusted() {
     let (head, body) = ask(&serve(vec![route()]));
     assert_eq!(body, "127.0.0.1 false");
     assert!(!head.contains("; Secure"), "{head}");
-    let proxy: std::net::IpAddr = [127, 0, 0, 1].into();
+    let proxy: IpAddr = [127, 0, 0, 1].into();
     let (head, body) = ask(&start(Server::new(vec![route()]).trust_proxy(proxy)));
     assert_eq!(body, "2.2.2.2 true");
     assert!(head.contains("; Secure"), "{head}");
@@ -1508,4 +1508,68 @@ fn a_form_of_another_site_does_not_replace_a_visitors_session() {
     assert!(ask("POST", "same-origin"));
     assert!(ask("GET", "cross-site"));
     assert!(!ask("POST", "cross-site"));
+}
+
+/// A server that listens on an IPv6 address, and a client that came to it by IPv4; `None`, with the reason printed, where
+/// this system has no such way.
+fn start_on_ipv6(server: Server, address: &str) -> Option<(ServerHandle, Raw)> {
+    let server = match server.bind((address, 0)).spawn() {
+        Ok(server) => server,
+        Err(error) => {
+            println!("skipped: {error}");
+            return None;
+        }
+    };
+    let ipv4 = SocketAddr::from(([127, 0, 0, 1], server.local_addr().port()));
+    match TcpStream::connect(ipv4) {
+        Ok(client) => Some((server, Raw::from(client))),
+        Err(error) => {
+            println!("skipped: {address} takes no IPv4 connections: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn an_ipv4_peer_of_an_ipv6_listener_has_its_ipv4_address() {
+    let proxy = Ipv4Addr::LOCALHOST;
+    for (named, trusted) in [
+        ("nobody", None),
+        ("an IPv4 address", Some(IpAddr::from(proxy))),
+        ("a mapped address", Some(proxy.to_ipv6_mapped().into())),
+    ] {
+        let routes = vec![route!("/" => answer(|request| {
+            let (peer, client) = (request.peer_addr(), request.client_ip());
+            Ok(Response::new().text(format!("{peer} {client} {}", request.is_secure())))
+        }))];
+        let mut server = Server::new(routes).max_connections_per_peer(1);
+        if let Some(trusted) = trusted {
+            server = server.trust_proxy(trusted);
+        }
+        let Some((_server, mut client)) = start_on_ipv6(server, "::") else { return };
+        let forwarded = "X-Forwarded-For: ::ffff:9.8.7.6\r\nX-Forwarded-Proto: https\r\n";
+        let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{forwarded}\r\n");
+        let (peer, said) = (client.stream.local_addr().unwrap(), client.ask(&request).1);
+        let expected = if trusted.is_some() { "9.8.7.6 true" } else { "127.0.0.1 false" };
+        assert_eq!(said, format!("{peer} {expected}"), "trusting {named}");
+
+        let mut second = Raw::connect(client.stream.peer_addr().unwrap());
+        if trusted.is_some() {
+            assert_eq!(status(&second.ask(&request).0), 200, "{named} has no limit");
+        } else {
+            assert_eq!(status(&second.head()), 503, "the limit of one address");
+        }
+    }
+}
+
+#[test]
+fn a_listener_on_a_mapped_loopback_address_refuses_other_peoples_names() {
+    let server = Server::new(vec![seen()]);
+    let Some((_server, mut client)) = start_on_ipv6(server, "::ffff:127.0.0.1") else { return };
+    for host in ["localhost", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]:8000"] {
+        let request = format!("GET /seen HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(status(&client.ask(&request).0), 200, "{host}");
+    }
+    let foreign = "GET /seen HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    assert_eq!(status(&client.ask(foreign).0), 403);
 }

@@ -10,7 +10,7 @@ use crate::http::host::{bracketed_address, is_name, split_authority};
 /// On a loopback address only loopback names and `allowed` ones are ours: any site can have a name of its own resolve
 /// to 127.0.0.1, and its page would then be of the same origin as this server's (DNS rebinding).
 pub(crate) fn is_our_host(host: &str, local_addr: SocketAddr, allowed: &[String]) -> bool {
-    if !local_addr.ip().is_loopback() {
+    if !local_addr.ip().to_canonical().is_loopback() {
         return true;
     }
     split_authority(host).is_some_and(|(name, _)| {
@@ -21,7 +21,7 @@ pub(crate) fn is_our_host(host: &str, local_addr: SocketAddr, allowed: &[String]
 /// Whether a host name means this machine wherever it is looked up (RFC 6761 §6.3).
 pub(crate) fn is_loopback_name(name: &str) -> bool {
     if let Some(address) = bracketed_address(name) {
-        return address.is_loopback();
+        return address.to_canonical().is_loopback();
     }
     let lower = name.to_ascii_lowercase();
     lower == "localhost"
@@ -29,7 +29,8 @@ pub(crate) fn is_loopback_name(name: &str) -> bool {
         || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The client's address: that of the connection, or what the proxies before it say, as far as they are trusted.
+/// The client's address: that of the connection, or what the proxies before it say, as far as they are trusted. All
+/// addresses are canonical: an IPv4 one is never written as IPv6.
 ///
 /// Each proxy appends to `X-Forwarded-For` whom it got the request from, so the list is read from its end, up to the
 /// first address that is no trusted proxy's: what stands before that, anybody may have written.
@@ -40,8 +41,8 @@ pub(crate) fn client_ip(headers: &Headers, peer: IpAddr, trusted: &[IpAddr]) -> 
         if !trusted.contains(&client) {
             break;
         }
-        match address.parse() {
-            Ok(address) => client = address,
+        match address.parse::<IpAddr>() {
+            Ok(address) => client = address.to_canonical(),
             Err(_) => break,
         }
     }
@@ -72,6 +73,9 @@ mod tests {
             ("127.0.0.1:8000", true),
             ("127.1.2.3", true),
             ("[::1]:8000", true),
+            ("[::ffff:127.0.0.1]:8000", true),
+            ("[::ffff:7f00:1]", true),
+            ("[::ffff:8.8.8.8]", false),
             ("chat.example", true),
             ("Chat.Example:80", true),
             ("evil.example", false),
@@ -92,6 +96,8 @@ mod tests {
         ] {
             assert_eq!(is_our_host(host, local, &allowed), expected, "{host:?}");
         }
+        let mapped = "[::ffff:127.0.0.1]:8000".parse().unwrap();
+        assert!(!is_our_host("evil.example", mapped, &allowed), "it is a loopback address too");
         let open = "0.0.0.0:8000".parse().unwrap();
         assert!(is_our_host("evil.example", open, &[]), "a public server has any name");
     }
@@ -108,6 +114,8 @@ mod tests {
             ("10.0.0.1", "1.1.1.1, 10.0.0.2", "1.1.1.1"),
             ("10.0.0.1", "1.1.1.1, nonsense", "10.0.0.1"),
             ("10.0.0.1", "2001:db8::1", "2001:db8::1"),
+            ("10.0.0.1", "::ffff:1.1.1.1", "1.1.1.1"),
+            ("10.0.0.1", "1.1.1.1, ::ffff:10.0.0.2", "1.1.1.1"),
         ] {
             let mut headers = Headers::default();
             headers.append("X-Forwarded-For", forwarded);

@@ -134,7 +134,8 @@ impl Request {
         str::from_utf8(self.body()).map_err(|error| Error::new(error).with_status(400))
     }
 
-    /// Who sent it: the other end of the TCP connection, which may be a proxy.
+    /// Who sent it: the other end of the TCP connection, which may be a proxy. An IPv4 address is one also where the
+    /// server listens on an IPv6 address.
     #[must_use]
     pub fn peer_addr(&self) -> SocketAddr {
         self.shared.link.peer

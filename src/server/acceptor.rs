@@ -92,7 +92,9 @@ impl Connections {
     }
 
     /// Gives a connection its thread, or refuses it without one when there are too many.
-    fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    fn admit(self: &Arc<Self>, stream: TcpStream, mut peer: SocketAddr) -> io::Result<()> {
+        // To a listener on an IPv6 address IPv4 clients come as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
+        peer.set_ip(peer.ip().to_canonical());
         let settings = &self.context.settings;
         let Ok(socket) = Socket::new(stream, settings.no_delay) else {
             // The client has left already.

@@ -172,7 +172,7 @@ impl Server {
     /// From anybody else these headers mean nothing.
     #[must_use]
     pub fn trust_proxy(mut self, proxy: impl Into<IpAddr>) -> Self {
-        self.settings.trusted_proxies.push(proxy.into());
+        self.settings.trusted_proxies.push(proxy.into().to_canonical());
         self
     }
 

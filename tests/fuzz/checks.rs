@@ -274,7 +274,9 @@ fn host_name(authority: &str) -> String {
     };
     let name = name.to_ascii_lowercase();
     let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
-    if address.is_ok_and(|address| address.is_loopback()) || name.ends_with(".localhost") {
+    if address.is_ok_and(|address| address.to_canonical().is_loopback())
+        || name.ends_with(".localhost")
+    {
         return "localhost".to_owned();
     }
     name
