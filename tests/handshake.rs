@@ -445,6 +445,48 @@ fn pages_of_this_host_and_of_listed_origins_are_let_in() {
 }
 
 #[test]
+fn a_page_of_this_host_counts_when_it_came_by_https_or_nothing_here_did() {
+    let proxy: std::net::IpAddr = [127, 0, 0, 1].into();
+    let routes = || {
+        vec![
+            route!("/" => Echo),
+            route!("/app" => Endpoint::with(|defaults| {
+                defaults.allow_origin("capacitor://server.example").allow_origin("null")
+            })),
+        ]
+    };
+    let behind_proxy = start(Server::new(routes()).trust_proxy(proxy));
+    let open = serve(routes());
+    let (plain, tls) = ("X: y", "X-Forwarded-Proto: https");
+    for (server, scheme, path, origin, expected) in [
+        (&open, plain, "/", "http://server.example", 101),
+        (&open, plain, "/", "https://server.example", 101),
+        (&open, plain, "/", "HTTPS://server.example", 101),
+        (&open, plain, "/", "capacitor://server.example", 403),
+        (&open, plain, "/", "ionic://server.example", 403),
+        (&open, plain, "/", "ws://server.example", 403),
+        (&open, plain, "/", "file://", 403),
+        (&open, plain, "/", "null", 403),
+        (&open, plain, "/app", "capacitor://server.example", 101),
+        (&open, plain, "/app", "ionic://server.example", 403),
+        (&open, plain, "/app", "null", 101),
+        // Anybody may claim to have come by TLS; it proves nothing.
+        (&open, tls, "/", "http://server.example", 101),
+        (&behind_proxy, plain, "/", "http://server.example", 101),
+        (&behind_proxy, plain, "/", "https://server.example", 101),
+        (&behind_proxy, tls, "/", "https://server.example", 101),
+        (&behind_proxy, tls, "/", "http://server.example", 403),
+        (&behind_proxy, tls, "/", "capacitor://server.example", 403),
+        (&behind_proxy, tls, "/app", "capacitor://server.example", 101),
+    ] {
+        let mut client = connect(server);
+        let line = format!("GET {path} HTTP/1.1\r\n{scheme}");
+        client.send(changed(&line, "Origin", &[origin]).as_bytes());
+        assert_eq!(status(&client.head()), expected, "{origin} at {path} with {scheme}");
+    }
+}
+
+#[test]
 fn the_names_of_this_machine_are_one_host_and_its_ports_are_not() {
     let server = serve(vec![route!("/" => Echo)]);
     for (host, origin, expected) in [
@@ -456,6 +498,8 @@ fn the_names_of_this_machine_are_one_host_and_its_ports_are_not() {
         ("localhost:8000", "http://localhost.evil.example:8000", 403),
         ("localhost:8000", "http://127.0.0.1.evil.example:8000", 403),
         ("server.example:8000", "http://localhost:8000", 403),
+        ("[::ffff:127.0.0.1]:8000", "http://localhost:8000", 101),
+        ("localhost", "capacitor://localhost", 403),
     ] {
         let mut client = connect(&server);
         let request = changed(LINE, "Origin", &[origin]).replace("server.example", host);

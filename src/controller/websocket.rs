@@ -201,10 +201,11 @@ fn run<C: WebsocketController + ?Sized>(
 /// The head of the 101, or the response that refuses to open a WebSocket.
 fn opening(request: &Request, settings: &Websocket) -> Result<Result<Vec<u8>, Response>, Error> {
     let subprotocol = request.subprotocol(&settings.subprotocols);
-    let opening = match handshake::accept(request.parsed(), subprotocol, settings) {
-        Ok(opening) => opening,
-        Err(rejection) => return Ok(Err(rejection.response())),
-    };
+    let opening =
+        match handshake::accept(request.parsed(), request.is_secure(), subprotocol, settings) {
+            Ok(opening) => opening,
+            Err(rejection) => return Ok(Err(rejection.response())),
+        };
     if let Err((name, reason)) = settings.check() {
         return Err(Error::new(format!("the setting `{name}` of this endpoint {reason}")));
     }

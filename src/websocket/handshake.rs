@@ -50,16 +50,17 @@ impl Rejection {
     }
 }
 
-/// The 101 that opens the WebSocket.
+/// The 101 that opens the WebSocket. `is_secure` where the client is known to have come by TLS.
 pub(crate) fn accept(
     request: &Parsed,
+    is_secure: bool,
     subprotocol: Option<&str>,
     settings: &Websocket,
 ) -> Result<Response, Rejection> {
     check_upgrade(request)?;
     check_version(request)?;
     let key = key(request)?;
-    check_origin(request, &settings.origins)?;
+    check_origin(request, is_secure, &settings.origins)?;
     check_subprotocols(request)?;
     let response = Response::new()
         .status(Status::SWITCHING_PROTOCOLS)
@@ -124,7 +125,7 @@ fn check_subprotocols(request: &Parsed) -> Result<(), Rejection> {
 
 /// Browsers send the cookies of this host along with connections that any other site's page opens, so the page has to
 /// be one of ours. A client without an `Origin` is no browser and could claim what it likes (RFC 6455 §10.2).
-fn check_origin(request: &Parsed, origins: &Origins) -> Result<(), Rejection> {
+fn check_origin(request: &Parsed, is_secure: bool, origins: &Origins) -> Result<(), Rejection> {
     let Origins::SameHost(listed) = origins else {
         return Ok(());
     };
@@ -136,7 +137,9 @@ fn check_origin(request: &Parsed, origins: &Origins) -> Result<(), Rejection> {
         }
     };
     let host = request.headers.get("Host").unwrap_or_default();
-    if is_same_host(origin, host) || listed.iter().any(|listed| same_origin(listed, origin)) {
+    if is_of_host(origin, host, is_secure)
+        || listed.iter().any(|listed| same_origin(listed, origin))
+    {
         return Ok(());
     }
     let origin = Shown::value(origin);
@@ -145,31 +148,36 @@ fn check_origin(request: &Parsed, origins: &Origins) -> Result<(), Rejection> {
 }
 
 fn same_origin(one: &str, other: &str) -> bool {
-    let split = |origin| {
-        split_origin(origin).map(|(scheme, authority)| (scheme.to_ascii_lowercase(), authority))
-    };
-    match (split(one), split(other)) {
+    match (split_origin(one), split_origin(other)) {
         (Some(one), Some(other)) => one == other,
         _ => one == other,
     }
 }
 
+/// Whether a page of `origin` was served by `host`. TLS may end before us unseen, so https is always possible; where it
+/// is known to be there, an http page may be anybody's who can change what the network carries. What other schemes call
+/// a host is not ours: `capacitor://localhost` is a page of an app on a phone.
+///
 /// A `Host` says no scheme, so a port that is the usual one of the origin's scheme may be left out on either side. The
 /// loopback names are one host: who can serve a page on one of them, at the same port, is this machine's own.
-fn is_same_host(origin: &str, host: &str) -> bool {
+fn is_of_host(origin: &str, host: &str, is_secure: bool) -> bool {
     split_origin(origin).is_some_and(|(scheme, authority)| {
-        !host.is_empty() && authority == normal_authority(scheme, host)
+        let is_possible = scheme == "https" || (scheme == "http" && !is_secure);
+        is_possible && !host.is_empty() && authority == normal_authority(&scheme, host)
     })
 }
 
-/// Scheme and authority, the authority in lower case and with its port.
-fn split_origin(origin: &str) -> Option<(&str, (String, String))> {
+/// Scheme and authority, in lower case, the authority with its port.
+fn split_origin(origin: &str) -> Option<(String, (String, String))> {
     let (scheme, authority) = origin.split_once("://")?;
-    Some((scheme, normal_authority(scheme, authority)))
+    let scheme = scheme.to_ascii_lowercase();
+    let authority = normal_authority(&scheme, authority);
+    Some((scheme, authority))
 }
 
+/// Host and port, for a scheme in lower case.
 fn normal_authority(scheme: &str, authority: &str) -> (String, String) {
-    let usual = match scheme.to_ascii_lowercase().as_str() {
+    let usual = match scheme {
         "http" | "ws" => "80",
         "https" | "wss" => "443",
         _ => "",
@@ -217,7 +225,7 @@ mod tests {
     }
 
     fn status(request: &Parsed) -> u16 {
-        match accept(request, None, &Websocket::new()) {
+        match accept(request, false, None, &Websocket::new()) {
             Ok(response) => response.status_code().code(),
             Err(rejection) => rejection.status.code(),
         }
@@ -225,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_sample_of_the_rfc_is_accepted() {
-        let response = accept(&request(GOOD), Some("chat"), &Websocket::new()).unwrap();
+        let response = accept(&request(GOOD), false, Some("chat"), &Websocket::new()).unwrap();
         assert_eq!(
             response.header_value("Sec-WebSocket-Accept"),
             Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
@@ -296,7 +304,26 @@ mod tests {
             ("http://a.example", "a.example:443", false),
             ("http://", "", false),
         ] {
-            assert_eq!(is_same_host(origin, host), expected, "{origin} at {host}");
+            assert_eq!(is_of_host(origin, host, false), expected, "{origin} at {host}");
+        }
+    }
+
+    #[test]
+    fn a_page_has_the_scheme_that_its_connection_has_or_may_have() {
+        for (scheme, in_the_clear, over_tls) in [
+            ("https", true, true),
+            ("HTTPS", true, true),
+            ("http", true, false),
+            ("Http", true, false),
+            ("wss", false, false),
+            ("capacitor", false, false),
+            ("", false, false),
+        ] {
+            for name in ["a.example", "localhost"] {
+                let origin = format!("{scheme}://{name}");
+                assert_eq!(is_of_host(&origin, name, false), in_the_clear, "{origin}");
+                assert_eq!(is_of_host(&origin, name, true), over_tls, "{origin} over TLS");
+            }
         }
     }
 
@@ -304,11 +331,11 @@ mod tests {
     fn listed_origins_and_any_are_let_in() {
         let foreign = changed("Origin", &["https://Friend.example"]);
         let listed = Websocket::new().allow_origin("https://friend.example");
-        assert!(accept(&foreign, None, &listed).is_ok());
-        assert!(accept(&foreign, None, &Websocket::new().allow_any_origin()).is_ok());
+        assert!(accept(&foreign, false, None, &listed).is_ok());
+        assert!(accept(&foreign, false, None, &Websocket::new().allow_any_origin()).is_ok());
         let other = changed("Origin", &["http://friend.example"]);
-        assert!(accept(&other, None, &listed).is_err(), "the scheme counts");
+        assert!(accept(&other, false, None, &listed).is_err(), "the scheme counts");
         let null = Websocket::new().allow_origin("null");
-        assert!(accept(&changed("Origin", &["null"]), None, &null).is_ok());
+        assert!(accept(&changed("Origin", &["null"]), false, None, &null).is_ok());
     }
 }

@@ -176,7 +176,9 @@ impl Websocket {
     }
 
     /// Lets pages from `origin` connect too, written as browsers send it: `https://example.com`, with a port that is
-    /// not the scheme's usual one. By default only pages of the same host may.
+    /// not the scheme's usual one; `capacitor://localhost` for an app; `null` for pages without an origin. By default only
+    /// pages of the same host may, by https, or by http where the connection is not
+    /// [known to be secure](crate::http::Request::is_secure).
     #[must_use]
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
         if let Origins::SameHost(more) = &mut self.origins {

@@ -191,10 +191,13 @@ pub fn handshake(data: &[u8]) {
     let any = Websocket::new().allow_any_origin().subprotocols(spoken);
     for request in &parse(data, limits, whole()).requests {
         check_trust(&request.headers);
-        let is_open = [&same_host, &listed, &any].map(|settings| opens(request, settings));
-        assert!(is_open.is_sorted(), "a more open endpoint refuses what a stricter one takes");
-        if is_open[0] {
-            check_same_host(&request.headers);
+        for is_secure in [false, true] {
+            let open = |settings| opens(request, is_secure, settings);
+            let is_open = [&same_host, &listed, &any].map(open);
+            assert!(is_open.is_sorted(), "a more open endpoint refuses what a stricter one takes");
+            if is_open[0] {
+                check_same_host(&request.headers, is_secure);
+            }
         }
         let status = rejected_with(request, &any);
         assert_ne!(status, Some(403), "any origin is allowed");
@@ -202,15 +205,15 @@ pub fn handshake(data: &[u8]) {
 }
 
 fn rejected_with(request: &Parsed, settings: &Websocket) -> Option<u16> {
-    let rejection = handshake::accept(request, None, settings).err()?;
+    let rejection = handshake::accept(request, false, None, settings).err()?;
     Some(rejection.response().status_code().code())
 }
 
-fn opens(request: &Parsed, settings: &Websocket) -> bool {
+fn opens(request: &Parsed, is_secure: bool, settings: &Websocket) -> bool {
     let spoken = &settings.subprotocols;
     let mut offered = request.headers.list("Sec-WebSocket-Protocol");
     let subprotocol = offered.find(|offer| spoken.iter().any(|name| name == offer));
-    match handshake::accept(request, subprotocol, settings) {
+    match handshake::accept(request, is_secure, subprotocol, settings) {
         Ok(response) => {
             check_opening(request, &response, subprotocol);
             true
@@ -258,9 +261,11 @@ fn check_refusal(response: &Response) {
 }
 
 /// The page is of the host that it talks to, as far as the names go.
-fn check_same_host(headers: &Headers) {
+fn check_same_host(headers: &Headers, is_secure: bool) {
     let Some(origin) = headers.get("Origin") else { return };
-    let (_, authority) = origin.split_once("://").expect("an origin has a scheme");
+    let (scheme, authority) = origin.split_once("://").expect("an origin has a scheme");
+    let schemes: &[&str] = if is_secure { &["https"] } else { &["https", "http"] };
+    assert!(schemes.iter().any(|own| own.eq_ignore_ascii_case(scheme)), "{origin}");
     assert!(!authority.contains(['/', '@', '?', '#', '\\']), "{origin}");
     let host = headers.get("Host").unwrap_or_default();
     assert_eq!(host_name(authority), host_name(host), "{origin} at {host}");
@@ -688,6 +693,8 @@ mod tests {
             "Origin: http://127.0.0.1\r\n",
             "Origin: http://localhost.example\r\n",
             "Origin: https://friend.example\r\n",
+            "Origin: capacitor://localhost\r\n",
+            "Origin: https://localhost\r\n",
             "X-Forwarded-For: 10.0.0.2,::1, 10.0.0.1\r\n",
         ];
         requests(FIRST, LINES, &[""])
