@@ -175,6 +175,22 @@ fn clients_cannot_write_control_characters_into_the_log() {
 }
 
 #[test]
+fn a_token_that_travels_as_a_subprotocol_stays_out_of_the_log() {
+    // A page's WebSocket can send no header but this one, so tokens travel there, also such as are no subprotocol.
+    lines("");
+    let server = start(Server::new(vec![route!("/six/:what" => Doing)]));
+    let token = "Sec-WebSocket-Protocol: chat, c2VjcmV0/dG9rZW4=\r\n";
+    let request = common::upgrade_request("/six/x", token);
+    let (_, told) = Raw::connect(server.local_addr()).ask(&request);
+    assert!(
+        told.contains("the subprotocol at place 2"),
+        "the client is told what is wrong: {told}"
+    );
+    let line = line("/six/x");
+    assert!(line.contains("400") && !line.contains("c2VjcmV0"), "{line}");
+}
+
+#[test]
 fn a_handler_that_runs_long_is_warned_of_once() {
     lines("");
     let server = start(

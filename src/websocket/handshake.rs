@@ -117,8 +117,12 @@ fn key(request: &Parsed) -> Result<&str, Rejection> {
 }
 
 fn check_subprotocols(request: &Parsed) -> Result<(), Rejection> {
-    match request.headers.list("Sec-WebSocket-Protocol").find(|name| !is_token(name)) {
-        Some(name) => Err(Rejection::bad(format!("{:?} is no subprotocol", Shown::value(name)))),
+    match request.headers.list("Sec-WebSocket-Protocol").position(|name| !is_token(name)) {
+        // Without the name: pages send credentials in its place, and the reason is logged.
+        Some(at) => Err(Rejection::bad(format!(
+            "the subprotocol at place {} is none: it is no token of RFC 9110 §5.6.2",
+            at + 1
+        ))),
         None => Ok(()),
     }
 }
