@@ -14,7 +14,9 @@ struct Page;
 
 #[async_trait]
 impl Controller for Page {
-    async fn handle(&self, _: &Request) -> Result<Response, Error> {
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        // The session begins with the page, so that tabs that are opened at once have the same.
+        log::info!("{} gets the page", request.session_id());
         Ok(Response::new().html(include_str!("push.html")))
     }
 }
