@@ -1,6 +1,7 @@
 //! A running server: where it listens, and how it is stopped.
 
 use std::fmt;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -49,10 +50,15 @@ pub struct ServerHandle {
 struct Running {
     local_addr: SocketAddr,
     connections: Arc<Connections>,
-    /// Taken by the call of `shutdown` that does the work, and held by it meanwhile.
-    threads: Mutex<Option<Threads>>,
-    report: Mutex<Option<Report>>,
+    stage: Mutex<Stage>,
     stopped: Condvar,
+}
+
+enum Stage {
+    Running(Threads),
+    /// A call of `shutdown` does the work.
+    Stopping,
+    Stopped(Report),
 }
 
 /// What has to end with the server.
@@ -85,8 +91,7 @@ impl ServerHandle {
         let running = Running {
             local_addr,
             connections,
-            threads: Mutex::new(Some(threads)),
-            report: Mutex::default(),
+            stage: Mutex::new(Stage::Running(threads)),
             stopped: Condvar::new(),
         };
         Self { running: Arc::new(running) }
@@ -127,24 +132,42 @@ impl ServerHandle {
         if self.running.connections.is_own_thread() {
             return Err(Error::FromHandler);
         }
-        let mut report = self.running.report.lock();
-        loop {
-            match *report {
-                Some(report) => return Ok(report),
-                None => self.running.stopped.wait(&mut report),
-            }
-        }
+        Ok(self.running.wait_until_stopped())
     }
 }
 
 impl Running {
     fn shut_down(&self) -> Report {
-        let mut threads = self.threads.lock();
-        if let Some(threads) = threads.take() {
-            *self.report.lock() = Some(self.stop(threads));
-            self.stopped.notify_all();
+        let mut stage = self.stage.lock();
+        let threads = match mem::replace(&mut *stage, Stage::Stopping) {
+            Stage::Running(threads) => threads,
+            other => {
+                *stage = other;
+                drop(stage);
+                return self.wait_until_stopped();
+            }
+        };
+        drop(stage);
+        let report = self.stop(threads);
+        *self.stage.lock() = Stage::Stopped(report);
+        self.stopped.notify_all();
+        let Report { closed, cut, running } = report;
+        if running > 0 {
+            contained(|| log::warn!("{running} handlers still run; their connections are cut"));
         }
-        self.report.lock().expect("whoever took the threads has left a report")
+        let address = self.local_addr;
+        contained(|| log::info!("stopped listening on {address}: {closed} closed, {cut} cut"));
+        report
+    }
+
+    fn wait_until_stopped(&self) -> Report {
+        let mut stage = self.stage.lock();
+        loop {
+            match *stage {
+                Stage::Stopped(report) => return report,
+                Stage::Running(_) | Stage::Stopping => self.stopped.wait(&mut stage),
+            }
+        }
     }
 
     fn stop(&self, Threads { accepting, waker, watching }: Threads) -> Report {
@@ -165,11 +188,6 @@ impl Running {
         let (closed, cut, running) = self.connections.join_all();
         context.watchdog.stop();
         let _ = watching.join();
-        if running > 0 {
-            contained(|| log::warn!("{running} handlers still run; their connections are cut"));
-        }
-        let address = self.local_addr;
-        contained(|| log::info!("stopped listening on {address}: {closed} closed, {cut} cut"));
         Report { closed, cut, running }
     }
 }
