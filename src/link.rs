@@ -113,7 +113,7 @@ impl Link {
             Some(outbox) => {
                 outbox.seal(Close::new(CloseCode::GoingAway, "the server shuts down"));
             }
-            None => self.socket.interrupt_read(),
+            None => self.socket.help_to_stop(),
         }
     }
 

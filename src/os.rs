@@ -39,16 +39,41 @@ pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result
 }
 
 /// Waits up to `timeout` for the peer to take something; whether or not it does is for the next write to find out.
+/// Systems where writes that do not wait are not to be had wait in [`send_patiently`] instead.
 ///
 /// Linux calls a socket writable when a third of its send buffer is free, megabytes perhaps, so a client that reads
 /// slowly but steadily may be writable long before this says so.
-#[cfg(unix)]
 pub(crate) fn wait_writable(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let timeout = Timespec::try_from(timeout).ok();
-    poll(&mut [PollFd::new(stream, PollFlags::OUT)], timeout.as_ref())?;
+    #[cfg(unix)]
+    {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let timeout = Timespec::try_from(timeout).ok();
+        poll(&mut [PollFd::new(stream, PollFlags::OUT)], timeout.as_ref())?;
+    }
+    #[cfg(not(unix))]
+    let _ = (stream, timeout);
     Ok(())
 }
+
+/// [`send_now`], or on systems without it a write that waits for the peer for a moment.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::WouldBlock`] or [`io::ErrorKind::TimedOut`] when the peer took nothing.
+pub(crate) fn send_patiently(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    #[cfg(unix)]
+    {
+        send_now(stream, slices)
+    }
+    #[cfg(not(unix))]
+    {
+        send_within(stream, slices, Duration::from_millis(50))
+    }
+}
+
+/// Whether a socket whose reading was shut down still takes what the peer sends, so that a read that waits can be ended
+/// that way. Linux does, until our own end of the stream is sent; others drop it, or answer it with a reset.
+pub(crate) const CAN_INTERRUPT_READS: bool = cfg!(target_os = "linux");
 
 /// Writes some of `slices`, waiting up to `timeout` for the peer to take anything at all.
 ///
@@ -83,9 +108,8 @@ pub(crate) fn set_stall_timeout(stream: &TcpStream, timeout: Option<Duration>) {
     {
         let millis = timeout.map_or(0, |timeout| timeout.as_millis().max(1));
         let millis = u32::try_from(millis).unwrap_or(0);
-        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, millis) {
-            log::debug!("no stall timeout: {error}");
-        }
+        // It fails for a connection that has ended, which needs none.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, millis);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (stream, timeout);
@@ -298,16 +322,15 @@ impl AcceptWaker {
 }
 
 /// Raises the soft limit of open descriptors to the hard one: each connection needs one, and shells give 1,024.
-pub(crate) fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() -> io::Result<()> {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, getrlimit, setrlimit};
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            log::debug!("the limit of open descriptors stays as it is: {error}");
-        }
+        setrlimit(Resource::Nofile, limit)?;
     }
+    Ok(())
 }
 
 /// Names the calling thread for `top -H` and debuggers, which show the first 15 bytes.

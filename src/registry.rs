@@ -200,6 +200,7 @@ impl Registration<'_> {
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
         let mut entries = self.registry.entries.write();
+        // `self` holds its outbox, so none is dropped under the lock, with payloads whose destructors are the program's.
         entries.connections.remove(&self.connection);
         entries.topics.leave(self.connection);
         if let Entry::Occupied(mut entry) = entries.sessions.entry(self.own.session.clone()) {

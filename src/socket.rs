@@ -17,13 +17,22 @@ pub(crate) struct Socket {
     /// The read timeout that is set, in microseconds, so that it costs a system call only when it changes.
     read_timeout: AtomicU64,
     was_cut: AtomicBool,
+    read_is_interrupted: AtomicBool,
 }
 
 impl Socket {
+    /// Whether a read that waits can be ended without harm to what the peer still sends.
+    pub(crate) const CAN_INTERRUPT_READS: bool = os::CAN_INTERRUPT_READS;
+
     pub(crate) fn new(stream: TcpStream, no_delay: bool) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(no_delay)?;
-        Ok(Self { stream, read_timeout: AtomicU64::new(0), was_cut: AtomicBool::new(false) })
+        Ok(Self {
+            stream,
+            read_timeout: AtomicU64::new(0),
+            was_cut: AtomicBool::new(false),
+            read_is_interrupted: AtomicBool::new(false),
+        })
     }
 
     /// Appends one read to `buffer`, at most its spare capacity. `Ok(0)` is the end of the stream.
@@ -105,8 +114,25 @@ impl Socket {
         }
     }
 
-    /// Sets how long the peer may take nothing of what is on its way to it; `None` for as long as the system likes.
-    pub(crate) fn set_stall_timeout(&self, timeout: Option<Duration>) {
+    /// What a writer thread writes, which may wait for the peer: only systems without [`wait_writable`] wait here.
+    ///
+    /// [`wait_writable`]: Self::wait_writable
+    pub(crate) fn write_patiently(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match os::send_patiently(&self.stream, slices) {
+            Err(error) if matches!(error.kind(), Interrupted | TimedOut) => Err(WouldBlock.into()),
+            result => result,
+        }
+    }
+
+    /// Waits up to `timeout` until the peer may take something again.
+    pub(crate) fn wait_writable(&self, timeout: Duration) -> io::Result<()> {
+        os::wait_writable(&self.stream, timeout)
+    }
+
+    /// Has the system give up a peer that takes nothing of what is on its way to it, somewhat later than a write that
+    /// waits for `write_timeout` would, which knows better what happened; `None` for as long as the system likes.
+    pub(crate) fn set_stall_timeout(&self, write_timeout: Option<Duration>) {
+        let timeout = write_timeout.map(|timeout| timeout.saturating_add(timeout / 4));
         os::set_stall_timeout(&self.stream, timeout);
     }
 
@@ -121,8 +147,7 @@ impl Socket {
             let written = match self.write_now(rest) {
                 Err(error) if error.kind() == WouldBlock => {
                     if !mem::replace(&mut has_waited, true) {
-                        // Longer than the timeout of a write, which mostly finds it first.
-                        self.set_stall_timeout(Some(timeout.saturating_add(timeout / 4)));
+                        self.set_stall_timeout(Some(timeout));
                     }
                     self.write_within(rest, timeout)?
                 }
@@ -142,8 +167,20 @@ impl Socket {
     }
 
     /// Helps a stop to end [`read_unless`](Self::read_unless) on systems where it does not by itself.
-    pub(crate) fn interrupt_read(&self) {
+    pub(crate) fn help_to_stop(&self) {
         os::interrupt_read(&self.stream);
+    }
+
+    /// Ends a read that waits, of whichever thread. From now on a read does not wait: it takes what has arrived, or
+    /// returns zero, which says nothing about the peer.
+    pub(crate) fn interrupt_read(&self) {
+        self.read_is_interrupted.store(true, Ordering::SeqCst);
+        let _ = self.stream.shutdown(Shutdown::Read);
+    }
+
+    /// Whether [`interrupt_read`](Self::interrupt_read) was called.
+    pub(crate) fn read_is_interrupted(&self) -> bool {
+        self.read_is_interrupted.load(Ordering::SeqCst)
     }
 
     /// Ends both directions, waking whoever waits on them.

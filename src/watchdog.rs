@@ -1,12 +1,12 @@
-//! Watches the clock, one thread for a whole server: cuts connections whose closing takes too long, lets go of replies that
-//! were gathered for long enough, and has a look round.
+//! Watches the clock, one thread for a whole server: cuts connections whose closing takes too long, has outboxes write
+//! what has waited for a moment, and calls a check of the server's at regular intervals.
 //!
 //! A reader that waits for bytes cannot watch the clock for a close that another thread began, nor a handler for itself.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -16,13 +16,14 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::deadline;
 use crate::socket::Socket;
 
-/// How long replies to a burst are gathered at most, when the handlers that give them take their time.
-const GATHERING_TIME: Duration = Duration::from_millis(2);
+/// How long what waits for the watchdog waits: replies to a burst, while a handler takes its time, and a client that
+/// is slow when there is no thread to wait for it.
+const FLUSH_DELAY: Duration = Duration::from_millis(2);
 
-/// What gathers, and can be told to let go.
-pub(crate) trait Gathers: fmt::Debug + Send + Sync {
-    /// Writes what was gathered.
-    fn flush(self: Arc<Self>);
+/// What has something to write in a moment.
+pub(crate) trait Flush: fmt::Debug + Send + Sync {
+    /// Writes what waits, without waiting for the client.
+    fn flush_waiting(self: Arc<Self>);
 }
 
 /// A handle to the thread; clones share it.
@@ -39,49 +40,65 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    due: BinaryHeap<Reverse<Due>>,
-    gathering: Vec<Weak<dyn Gathers>>,
-    /// When those that gather are told to let go.
+    cuts: BTreeMap<CutKey, Weak<Socket>>,
+    /// How many cuts were ordered so far: tells apart those of the same moment.
+    ordered: u64,
+    waiting: Vec<Weak<dyn Flush>>,
+    /// When `waiting` is due.
     next_flush: Option<Instant>,
     is_stopped: bool,
 }
 
+type CutKey = (Instant, u64);
+
+/// A cut that was ordered. It is called off when this is dropped.
 #[derive(Debug)]
-struct Due {
-    at: Instant,
-    socket: Weak<Socket>,
+pub(crate) struct Cut {
+    shared: Arc<Shared>,
+    key: CutKey,
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        let called_off = self.shared.state.lock().cuts.remove(&self.key);
+        // Of a socket that may be the last reference to its memory.
+        drop(called_off);
+    }
 }
 
 impl Watchdog {
-    /// Starts the thread; it runs until [`stop`](Self::stop), and calls `look_round` once in every `interval`.
+    /// Starts the thread; it runs until [`stop`](Self::stop), and calls `check` once in every `interval`.
     pub(crate) fn start(
         &self,
         interval: Duration,
-        look_round: impl FnMut() + Send + 'static,
+        check: impl FnMut() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
         let shared = Arc::clone(&self.shared);
         thread::Builder::new()
             .name("rwf-watchdog".to_owned())
-            .spawn(move || shared.run(interval, look_round))
+            .spawn(move || shared.run(interval, check))
     }
 
-    /// Cuts `socket` after `delay`, if it is still open then.
-    pub(crate) fn cut_after(&self, socket: &Arc<Socket>, delay: Duration) {
-        let due = Due { at: deadline::after(delay), socket: Arc::downgrade(socket) };
+    /// Cuts `socket` after `delay`, unless the returned order is dropped before.
+    pub(crate) fn cut_after(&self, socket: &Arc<Socket>, delay: Duration) -> Cut {
+        let at = deadline::after(delay);
         let mut state = self.shared.state.lock();
-        let is_next = state.due.peek().is_none_or(|Reverse(first)| due.at < first.at);
-        state.due.push(Reverse(due));
+        let is_next = state.cuts.first_key_value().is_none_or(|((first, _), _)| at < *first);
+        let key = (at, state.ordered);
+        state.ordered += 1;
+        state.cuts.insert(key, Arc::downgrade(socket));
         if is_next {
             self.shared.changed.notify_one();
         }
+        Cut { shared: Arc::clone(&self.shared), key }
     }
 
-    /// Has `gathering` flushed soon.
-    pub(crate) fn flush_soon(&self, gathering: Weak<dyn Gathers>) {
+    /// Has `waiting` write in a moment.
+    pub(crate) fn flush_soon(&self, waiting: Weak<dyn Flush>) {
         let mut state = self.shared.state.lock();
-        state.gathering.push(gathering);
+        state.waiting.push(waiting);
         if state.next_flush.is_none() {
-            state.next_flush = Some(Instant::now() + GATHERING_TIME);
+            state.next_flush = Some(Instant::now() + FLUSH_DELAY);
             self.shared.changed.notify_one();
         }
     }
@@ -94,55 +111,48 @@ impl Watchdog {
 }
 
 impl Shared {
-    fn run(&self, interval: Duration, mut look_round: impl FnMut()) {
-        let mut next_look = deadline::after(interval);
+    /// Cuts come first, and between any two flushes: however many have something to write, no close takes longer for it.
+    fn run(&self, interval: Duration, mut check: impl FnMut()) {
+        let mut flushing = VecDeque::new();
+        let mut next_check = deadline::after(interval);
         let mut state = self.state.lock();
         while !state.is_stopped {
             let now = Instant::now();
-            let next_cut = state.due.peek().map(|Reverse(due)| due.at);
-            if state.next_flush.is_some_and(|at| at <= now) {
-                state.next_flush = None;
-                let gathering = std::mem::take(&mut state.gathering);
-                MutexGuard::unlocked(&mut state, || {
-                    gathering.iter().filter_map(Weak::upgrade).for_each(Gathers::flush);
-                });
-            } else if next_cut.is_some_and(|at| at <= now) {
-                let due = state.due.pop();
-                MutexGuard::unlocked(&mut state, || {
-                    if let Some(socket) = due.and_then(|Reverse(due)| due.socket.upgrade()) {
+            let next_cut = state.cuts.first_key_value().map(|((at, _), _)| *at);
+            if next_cut.is_some_and(|at| at <= now) {
+                let due = state.cuts.pop_first();
+                unlocked(&mut state, || {
+                    if let Some(socket) = due.and_then(|(_, socket)| socket.upgrade()) {
                         socket.cut();
                     }
                 });
-            } else if next_look <= now {
-                MutexGuard::unlocked(&mut state, &mut look_round);
-                next_look = deadline::after(interval);
+            } else if let Some(waiting) = flushing.pop_front() {
+                unlocked(&mut state, || {
+                    if let Some(waiting) = Weak::<dyn Flush>::upgrade(&waiting) {
+                        waiting.flush_waiting();
+                    }
+                });
+            } else if state.next_flush.is_some_and(|at| at <= now) {
+                state.next_flush = None;
+                flushing.extend(state.waiting.drain(..));
+            } else if next_check <= now {
+                unlocked(&mut state, &mut check);
+                next_check = deadline::after(interval);
             } else {
                 let moments = [next_cut, state.next_flush].into_iter().flatten();
-                let next = moments.fold(next_look, Instant::min);
+                let next = moments.fold(next_check, Instant::min);
                 self.changed.wait_until(&mut state, next);
             }
         }
     }
 }
 
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.at == other.at
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.at.cmp(&other.at)
-    }
+/// Runs `action` without the lock. It may run code of the program, a destructor or a logger, whose panic must not end
+/// the thread that every connection relies on.
+fn unlocked(state: &mut MutexGuard<'_, State>, action: impl FnOnce()) {
+    MutexGuard::unlocked(state, || {
+        let _ = catch_unwind(AssertUnwindSafe(action));
+    });
 }
 
 #[cfg(test)]
@@ -150,31 +160,75 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc::{Sender, channel};
+
+    fn pair() -> (Arc<Socket>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        (Arc::new(Socket::new(listener.accept().unwrap().0, true).unwrap()), peer)
+    }
 
     #[test]
     fn sockets_are_cut_when_due_and_not_before() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let open = || {
-            let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-            (Arc::new(Socket::new(listener.accept().unwrap().0, true).unwrap()), peer)
-        };
-        let (late, mut late_peer) = open();
-        let (soon, mut soon_peer) = open();
+        let (late, mut late_peer) = pair();
+        let (soon, mut soon_peer) = pair();
         let watchdog = Watchdog::default();
-        let (looked, looks) = std::sync::mpsc::channel();
-        let look_round = move || looked.send(()).unwrap_or_default();
-        let thread = watchdog.start(Duration::from_millis(10), look_round).unwrap();
+        let (checked, checks) = channel();
+        let check = move || checked.send(()).unwrap_or_default();
+        let thread = watchdog.start(Duration::from_millis(10), check).unwrap();
         let began = Instant::now();
-        watchdog.cut_after(&late, Duration::from_millis(120));
-        watchdog.cut_after(&soon, Duration::from_millis(40));
+        let _late = watchdog.cut_after(&late, Duration::from_millis(120));
+        let _soon = watchdog.cut_after(&soon, Duration::from_millis(40));
         assert_eq!(soon_peer.read(&mut [0]).unwrap(), 0);
         assert!(began.elapsed() >= Duration::from_millis(40), "cut too early");
         assert_eq!(late_peer.read(&mut [0]).unwrap(), 0);
         assert!(began.elapsed() >= Duration::from_millis(120), "cut too early");
         watchdog.stop();
         thread.join().unwrap();
-        let looks = looks.iter().count();
-        assert!((1..=20).contains(&looks), "{looks} looks in {:?}", began.elapsed());
+        let checks = checks.iter().count();
+        assert!((1..=20).contains(&checks), "{checks} checks in {:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_cut_that_is_called_off_leaves_nothing_behind() {
+        let (socket, _peer) = pair();
+        let watchdog = Watchdog::default();
+        let cuts = [Duration::ZERO, Duration::ZERO, Duration::MAX]
+            .map(|delay| watchdog.cut_after(&socket, delay));
+        assert_eq!(watchdog.shared.state.lock().cuts.len(), 3);
+        drop(cuts);
+        assert_eq!(watchdog.shared.state.lock().cuts.len(), 0);
+        assert_eq!(Arc::weak_count(&socket), 0, "the socket's memory is held");
+    }
+
+    /// Tells when it is flushed, which takes its time, and panics.
+    #[derive(Debug)]
+    struct Slow(Sender<Instant>);
+
+    impl Flush for Slow {
+        fn flush_waiting(self: Arc<Self>) {
+            thread::park_timeout(Duration::from_millis(20));
+            let _ = self.0.send(Instant::now());
+            panic!("as the test wishes");
+        }
+    }
+
+    #[test]
+    fn many_slow_flushes_that_panic_hold_up_no_cut() {
+        let (flushed, flushes) = channel();
+        let waiting: Vec<Arc<dyn Flush>> =
+            (0..25).map(|_| Arc::new(Slow(flushed.clone())) as _).collect();
+        let watchdog = Watchdog::default();
+        let thread = watchdog.start(Duration::from_secs(60), || ()).unwrap();
+        waiting.iter().for_each(|waiting| watchdog.flush_soon(Arc::downgrade(waiting)));
+        let (socket, mut peer) = pair();
+        let _cut = watchdog.cut_after(&socket, Duration::from_millis(10));
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+        let cut = Instant::now();
+        let times: Vec<_> = flushes.iter().take(waiting.len()).collect();
+        assert!(cut < times[waiting.len() - 1], "the cut waited for all flushes");
+        watchdog.stop();
+        thread.join().expect("a panic ended the watchdog");
     }
 }

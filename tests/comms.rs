@@ -6,7 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Instant;
 
-use common::{DEADLINE, Echo, Guest, Raw, header, join, new_secret, serve, upgrade_request, wait_until};
+use common::{DEADLINE, Echo, Guest, Raw, join, new_secret, serve, upgrade_request, wait_until};
 use parking_lot::Mutex;
 use rwf::comms::SendError;
 use rwf::http::ServerHandle;

@@ -180,7 +180,7 @@ fn a_token_that_travels_as_a_subprotocol_stays_out_of_the_log() {
     lines("");
     let server = start(Server::new(vec![route!("/six/:what" => Doing)]));
     let token = "Sec-WebSocket-Protocol: chat, c2VjcmV0/dG9rZW4=\r\n";
-    let request = common::upgrade_request("/six/x", token);
+    let request = upgrade_request("/six/x", token);
     let (_, told) = Raw::connect(server.local_addr()).ask(&request);
     assert!(
         told.contains("the subprotocol at place 2"),

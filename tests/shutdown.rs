@@ -9,7 +9,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Echo, Guest, Raw, answer, get, join, serve, start, status, upgrade_request, wait_until};
+use common::{
+    DEADLINE, Echo, Guest, Raw, answer, get, join, serve, start, status, upgrade_request,
+    wait_until,
+};
 use parking_lot::Mutex;
 use rwf::controller::Websocket;
 use rwf::http::{self, Server, ServerHandle};

@@ -100,9 +100,13 @@ pub trait WebsocketController: Send + Sync {
         Ok(())
     }
 
-    /// Called once when the connection has ended, in whatever way, if `handle_connection` was called. The connection
-    /// is not among its session's any more. With a client that answers no close and ends no stream that is after
-    /// `close_timeout`.
+    /// Called once when the connection is over, in whatever way, if `handle_connection` was called: no more messages
+    /// come, and nothing can be sent to it. The connection is not among its session's any more.
+    ///
+    /// That is when the client's close frame or the end of its stream has come, when the connection was given up, or
+    /// when the client was found too slow. What is queued and the end of TCP follow behind, for up to `close_timeout`.
+    /// After a close that [`Comms::close`](crate::comms::Comms::close) began it is when the client has answered, or
+    /// `close_timeout` has passed.
     ///
     /// `code` and `reason` are those of whichever side closed first; [`CloseCode::NoStatus`] when the client gave none,
     /// and [`CloseCode::Abnormal`], with a reason for people, when the connection broke.
@@ -184,17 +188,19 @@ fn run<C: WebsocketController + ?Sized>(
         }
     }
     drop(registration);
-    let outcome = session.connection.finish();
-    if !outcome.is_clean {
-        link.note_loss();
-    }
-    contained(|| log_end(&outcome, &who, &path, began));
+    let close = session.connection.close();
     if !is_one_too_many {
-        let Close { code, reason } = &outcome.close;
+        // For the program it is over now; what is left of the queue and of TCP ends behind its back.
+        let Close { code, reason } = &close;
         let _ = guarded(&link, &outbox, &client, "handle_close", || {
             block_on(controller.handle_close(&client, *code, reason))
         });
     }
+    let outcome = session.connection.finish();
+    if !outcome.is_clean {
+        link.note_loss();
+    }
+    contained(|| log_end(&outcome, &close, &who, &path, began));
     Ok(Response::over())
 }
 
@@ -289,8 +295,8 @@ fn guarded(
     end
 }
 
-fn log_end(outcome: &Outcome, who: &str, path: &str, began: Instant) {
-    let Outcome { close, by, received, sent, unsent, .. } = outcome;
+fn log_end(outcome: &Outcome, close: &Close, who: &str, path: &str, began: Instant) {
+    let Outcome { by, received, sent, unsent, .. } = outcome;
     let lost = match unsent {
         0 => String::new(),
         count => format!(" lost={count}"),

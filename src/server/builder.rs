@@ -199,7 +199,9 @@ impl Server {
     pub fn run(self) -> Result<(), Error> {
         #[cfg(feature = "logger")]
         start_logger();
-        os::raise_descriptor_limit();
+        if let Err(error) = os::raise_descriptor_limit() {
+            contained(|| log::debug!("the limit of open descriptors stays as it is: {error}"));
+        }
         let mut signals = TerminationSignals::listen()
             .map_err(|source| Error::System { what: "signal handler", source })?;
         let server = self.spawn()?;

@@ -1,9 +1,12 @@
 //! What goes out in one write: short frames one behind the other, or up to a long payload, which is not copied.
 
 use std::io::{self, IoSlice};
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
+use crate::logging::contained;
 use crate::websocket::frame::Frame;
 
 /// Up to here a payload is copied behind its header, so that many frames are one slice; a longer one is shared.
@@ -12,16 +15,50 @@ const COPIED_PAYLOAD: usize = 4 << 10;
 const FULL: usize = 32 << 10;
 /// Buffers up to here are kept for the next batch. A quiet connection needs no more; a busy one soon has it again.
 const KEPT: usize = 2 << 10;
+/// What a message that waits takes beside its bytes on the wire: a long one has a batch of its own, in a queue that
+/// grows by doubling.
+const MESSAGE_OVERHEAD: usize = 64;
 
 /// Messages or control frames on their way, of which some bytes may be written already.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
     /// Comes behind `bytes`, whose last frame it belongs to.
-    payload: Bytes,
+    payload: Payload,
     /// How many messages it holds; none if it holds control frames.
     messages: usize,
     written: usize,
+}
+
+/// Messages and what they count for in an outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Account {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Account {
+    /// What one message counts for.
+    pub(crate) fn of(frame: &Frame) -> Self {
+        Self { messages: 1, bytes: frame.len() + MESSAGE_OVERHEAD }
+    }
+}
+
+/// A payload that the program may have made of memory of its own ([`Bytes::from_owner`]), whose destructor is then the
+/// program's code. Whoever drops it, a sender or a writer of others' messages, must not suffer from a panic there.
+#[derive(Debug, Default)]
+pub(crate) struct Payload(Bytes);
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        let bytes = mem::take(&mut self.0);
+        if bytes.is_empty() {
+            return;
+        }
+        if catch_unwind(AssertUnwindSafe(|| drop(bytes))).is_err() {
+            contained(|| log::error!("the destructor of a message's payload panicked"));
+        }
+    }
 }
 
 impl Batch {
@@ -51,7 +88,7 @@ impl Batch {
         if frame.payload().len() <= COPIED_PAYLOAD {
             self.bytes.extend_from_slice(frame.payload());
         } else {
-            self.payload = frame.payload().clone();
+            self.payload = Payload(frame.payload().clone());
         }
     }
 
@@ -60,16 +97,19 @@ impl Batch {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes.len() >= FULL || !self.payload.is_empty()
+        self.bytes.len() >= FULL || !self.payload.0.is_empty()
     }
 
-    /// The messages and their bytes on the wire.
-    pub(crate) fn messages(&self) -> (usize, usize) {
-        (self.messages, if self.messages == 0 { 0 } else { self.len() })
+    /// What its messages count for. Control frames count for nothing.
+    pub(crate) fn account(&self) -> Account {
+        match self.messages {
+            0 => Account::default(),
+            messages => Account { messages, bytes: self.len() + messages * MESSAGE_OVERHEAD },
+        }
     }
 
     fn len(&self) -> usize {
-        self.bytes.len() + self.payload.len()
+        self.bytes.len() + self.payload.0.len()
     }
 
     pub(crate) fn is_written(&self) -> bool {
@@ -82,7 +122,7 @@ impl Batch {
         send: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<()> {
         let bytes = self.bytes.get(self.written..).unwrap_or_default();
-        let payload = &self.payload[self.written.saturating_sub(self.bytes.len())..];
+        let payload = &self.payload.0[self.written.saturating_sub(self.bytes.len())..];
         let slices = [IoSlice::new(bytes), IoSlice::new(payload)];
         self.written += send(match (bytes, payload) {
             ([], _) => &slices[1..],
@@ -92,15 +132,18 @@ impl Batch {
         Ok(())
     }
 
-    /// Empties it, and keeps a small buffer.
-    pub(crate) fn clear(&mut self) {
+    /// Empties it, and keeps a small buffer. The payload is for the caller to drop, when it holds neither a lock nor
+    /// the write half: its destructor may be the program's.
+    #[must_use]
+    pub(crate) fn clear(&mut self) -> Option<Payload> {
         if self.bytes.capacity() > KEPT {
             self.bytes = Vec::new();
         }
         self.bytes.clear();
-        self.payload = Bytes::new();
         self.messages = 0;
         self.written = 0;
+        let payload = mem::take(&mut self.payload);
+        (!payload.0.is_empty()).then_some(payload)
     }
 }
 
@@ -121,7 +164,8 @@ mod tests {
             let mut batch = Batch::default();
             frames.iter().for_each(|frame| batch.push_message(frame));
             assert!(batch.is_full(), "nothing may come behind a long payload");
-            assert_eq!(batch.messages(), (frames.len(), wire.len()));
+            let bytes = wire.len() + frames.len() * MESSAGE_OVERHEAD;
+            assert_eq!(batch.account(), Account { messages: frames.len(), bytes });
             let mut sent = Vec::new();
             while !batch.is_written() {
                 let written = batch.write(|slices| {
@@ -140,7 +184,7 @@ mod tests {
     fn control_frames_are_no_messages() {
         let mut batch = Batch::default();
         batch.push_control(&Frame::ping(Bytes::new()));
-        assert_eq!(batch.messages(), (0, 0));
+        assert_eq!(batch.account(), Account::default());
         assert!(!batch.is_empty());
     }
 
@@ -150,7 +194,7 @@ mod tests {
         while !batch.is_full() {
             batch.push_message(&text("hey there"));
         }
-        batch.clear();
+        assert!(batch.clear().is_none(), "there was no long payload");
         assert_eq!(batch.bytes.capacity(), 0);
         assert!(batch.is_empty() && batch.is_written());
     }

@@ -30,6 +30,8 @@ pub(crate) struct Connection {
     gathers: bool,
     received: u64,
     end: Option<End>,
+    /// Who began to close, once nothing is handed out any more.
+    closed_by: Option<Side>,
 }
 
 /// What ended the reading.
@@ -45,6 +47,8 @@ enum End {
 
 /// For reads that something else ends.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Where reads do not wait any more: how often to look for the client's close.
+const INTERRUPTED_PAUSE: Duration = Duration::from_millis(20);
 
 impl Connection {
     /// `rest` are the bytes that came behind the request.
@@ -64,10 +68,12 @@ impl Connection {
             gathers: false,
             received: 0,
             end: None,
+            closed_by: None,
         }
     }
 
-    /// The next message; `None` when no more will be handed out: then [`finish`](Self::finish).
+    /// The next message; `None` when no more will be handed out: then [`close`](Self::close) and
+    /// [`finish`](Self::finish).
     pub(crate) fn recv(&mut self) -> Option<Message> {
         while self.end.is_none() && !self.outbox.is_sealed() {
             if let Some(message) = self.advance() {
@@ -113,6 +119,11 @@ impl Connection {
         }
         let timeout = self.read_timeout();
         match self.decoder.fill(|buffer| self.socket.read(buffer, timeout)) {
+            Ok(0) if self.socket.read_is_interrupted() && !self.socket.was_cut() => {
+                if self.closed_by.is_some() {
+                    self.outbox.wait_for_change(INTERRUPTED_PAUSE);
+                }
+            }
             Ok(0) => self.end = Some(End::Stream("the client left without a close frame".into())),
             Ok(_) => self.awaits_pong = false,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => self.notice_silence(),
@@ -147,8 +158,9 @@ impl Connection {
         }
     }
 
-    /// Closes, from whichever side it began, and waits for the end: at most `close_timeout`, when the watchdog cuts.
-    pub(crate) fn finish(mut self) -> Outcome {
+    /// Answers the client's close, or begins to close: from here on nothing is received and nothing can be sent. Why it
+    /// was closed, as whoever was first said.
+    pub(crate) fn close(&mut self) -> Close {
         // Ours counts if it was first; otherwise the client's is echoed (RFC 6455 §5.5.1).
         let began_by_client = match &self.end {
             Some(End::Close(close)) => self.outbox.seal(close.clone()),
@@ -158,22 +170,31 @@ impl Connection {
             }
             Some(End::Violation) | None => false,
         };
+        self.closed_by = Some(if began_by_client { Side::Client } else { Side::Server });
+        self.outbox.close().unwrap_or_else(|| Close::new(CloseCode::Abnormal, ""))
+    }
+
+    /// Waits for the end of what was closed: the client's close, the last of what is queued, the end of the stream. At
+    /// most `close_timeout`, when the watchdog cuts.
+    pub(crate) fn finish(mut self) -> Outcome {
         // What the client still sends before its own close is not handed out any more.
         while self.end.is_none() {
             self.advance();
         }
-        self.read_to_the_end();
-        let done = self.outbox.wait_until_done();
-        let is_clean = done.failure.is_none() && !self.socket.was_cut();
-        self.socket.cut();
-        let close = match (self.outbox.sealed(), self.end) {
-            (Some(close), _) | (None, Some(End::Close(close))) => close,
-            (None, _) => Close::new(CloseCode::Abnormal, done.failure.unwrap_or_default()),
+        let done = if self.socket.read_is_interrupted() {
+            let done = self.outbox.wait_until_done();
+            self.socket.finish_writing();
+            done
+        } else {
+            self.read_to_the_end();
+            self.outbox.wait_until_done()
         };
-        let by = if began_by_client { Side::Client } else { Side::Server };
+        // Both close frames are the end that matters; a client may keep TCP open for longer.
+        let is_clean = done.failure.is_none()
+            && (matches!(self.end, Some(End::Close(_))) || !self.socket.was_cut());
+        self.socket.cut();
         Outcome {
-            close,
-            by,
+            by: self.closed_by.unwrap_or(Side::Server),
             is_clean,
             received: self.received,
             sent: done.sent,
@@ -203,7 +224,6 @@ impl Connection {
 /// How a connection ended.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    pub(crate) close: Close,
     pub(crate) by: Side,
     /// All that was to be sent was taken, and the client ended by itself.
     pub(crate) is_clean: bool,

@@ -1,44 +1,51 @@
 //! What waits to be written to one connection, and the one way it gets there.
 //!
-//! Whoever brings a frame while nobody writes becomes the writer: it takes the pipe, which is the write half, out of the
-//! state and writes, without blocking and without a lock held. A frame that comes meanwhile is left for it. What the
-//! client does not take at once goes, with the pipe, to a writer thread that waits; it ends when it has caught up, so a
-//! healthy connection costs none. Only replies to a burst of input wait for each other a little, to go out together:
-//! until the reader has no more input at hand, or the watchdog finds that a handler takes its time. The pipe moves, and
-//! there is one: frames cannot interleave, and their order is that of the queue.
+//! Whoever brings a frame takes the write half, which lies here while nobody writes, and writes, without blocking and
+//! without a lock held. A frame that comes meanwhile is left for it. When the client does not take everything at once,
+//! the write half is laid down again with what is left, and a writer thread waits until the client takes more; it ends
+//! when it has caught up, so a healthy connection costs none. Only replies to a burst of input wait for each other a
+//! little, to go out together: until the reader has no more input at hand, or the watchdog finds that a handler takes
+//! its time. There is one write half: frames cannot interleave, and their order is that of the queue.
+//!
+//! Payloads may be memory of the program's own, with destructors of its own: these run when neither the lock nor the
+//! write half is held, so that they may send, wait or panic.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind::{ConnectionAborted, TimedOut, WouldBlock};
-use std::io::IoSlice;
+use std::io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
+use std::io::{self, IoSlice};
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use crate::deadline;
 use crate::socket::Socket;
-use crate::watchdog::{Gathers, Watchdog};
-use crate::websocket::batch::Batch;
+use crate::watchdog::{Cut, Flush, Watchdog};
+use crate::websocket::batch::{Account, Batch};
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::frame::Frame;
 use crate::websocket::settings::{Overflow, Websocket};
 
 /// Pongs that may wait; the reader stops reading before it answers more pings.
 const MAX_CONTROL_FRAMES: usize = 16;
-/// Batches that a sender writes for others before the writer thread takes over.
-const MAX_BATCHES_FOR_OTHERS: usize = 16;
+/// Batches that are written in one go: what a sender writes for others before a writer thread takes over.
+const MAX_BATCHES: usize = 16;
 /// So many bytes are gathered at most before they are written.
 const MAX_GATHERED: usize = 32 << 10;
 /// A frame up to this length is one slice of a write, copied together on the stack.
 const SHORT: usize = 128;
-/// The writer thread's code is all in this file, and shallow.
-const WRITER_STACK: usize = 64 << 10;
+/// How long a sender that finds the outbox full lets another one finish its write, which does not wait for the client
+/// but perhaps for a processor.
+const WRITE_PATIENCE: Duration = Duration::from_millis(10);
+/// The writer thread's code is all in this file, and shallow; destructors of payloads may need some more.
+const WRITER_STACK: usize = 256 << 10;
 
-/// Bytes of messages that wait for writer threads, over all outboxes of the process.
+/// Bytes of messages that wait for slow clients, over all outboxes of the process.
 static QUEUED: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
@@ -53,10 +60,10 @@ pub(crate) struct Outbox {
     limits: Limits,
     /// The thread that reads this connection and runs its handlers.
     reader: ThreadId,
-    /// Mirrors `State::is_closing` for a look without the lock.
+    /// Mirrors `State::phase` for a look without the lock.
     is_sealed: AtomicBool,
     state: Mutex<State>,
-    /// Signalled when room was made, or the state became final.
+    /// Signalled when room was made, the write half laid down, or the state became final.
     changed: Condvar,
 }
 
@@ -73,44 +80,100 @@ struct Limits {
 }
 
 /// What every send looks at: little, because a message to thousands finds all of it cold. The rest is apart.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    /// Messages accepted and not yet written whole, with those in the pipe; and their bytes.
-    waiting_messages: usize,
-    waiting_bytes: usize,
+    phase: Phase,
+    write_half: WriteHalf,
+    /// Messages accepted and not yet written whole. While the client is slow they are part of [`QUEUED`].
+    waiting: Account,
     sent_messages: u64,
     control_frames: usize,
-    /// Whether nobody writes. Whoever unsets it has the write half, and with it the pipe.
-    is_free: bool,
-    /// Whether a writer thread has the pipe, because the client is slow: what waits then is part of [`QUEUED`].
-    has_writer: bool,
     /// Whether the reader has more input at hand, so that its replies go out together when it has not.
     is_gathering: bool,
-    /// Whether the watchdog will flush what is gathered, if a handler takes its time.
+    /// Whether the watchdog will have a look at what waits.
     is_watched: bool,
-    /// Sealed or failed.
-    is_closing: bool,
-    /// Everything was written and the stream was ended.
-    is_finished: bool,
     rest: Box<Rest>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Takes nothing any more; what waits goes out, then the close.
+    Sealed,
+    /// Everything was written.
+    Done,
+    /// Given up, with what waited.
+    Failed,
+}
+
+/// Where the right to write is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WriteHalf {
+    /// It lies here, and nothing waits but what the reader gathers.
+    Free,
+    /// Somebody writes; or nobody may, before the start and after a failure.
+    Taken,
+    /// It lies here, because the client took no more. Somebody waits for the client.
+    Blocked,
+    /// As `Blocked`, and somebody is trying what the client takes now.
+    Retried,
 }
 
 /// What is needed when something waits, and at the end.
 #[derive(Debug, Default)]
 struct Rest {
-    /// The batch on its way.
+    /// The batch on its way, while the write half lies here.
     pipe: Batch,
     /// Pings and pongs: they overtake messages, and have a limit of their own.
     control: Batch,
     /// Messages that wait: those of the full batches come first.
     full: VecDeque<Batch>,
     open: Batch,
+    /// Since when the slow client takes nothing.
+    stalled_since: Option<Instant>,
+    waiter: Waiter,
     sealed: Option<Close>,
     /// The close frame, until the pipe takes it.
     last: Option<Frame>,
+    ending: Ending,
     failure: Option<String>,
-    /// The newest writer thread; it may have ended.
-    writer: Option<JoinHandle<()>>,
+    cut: Option<Cut>,
+}
+
+/// Who waits for a slow client.
+#[derive(Debug, Default)]
+enum Waiter {
+    #[default]
+    Nobody,
+    /// A thread that is being started.
+    Starting,
+    Thread(JoinHandle<()>),
+    /// A thread that has nothing to do any more, and is about to end.
+    Ended(JoinHandle<()>),
+    /// There was no thread to be had: the watchdog tries now and then.
+    Watchdog,
+}
+
+/// Who ends the stream when everything was written.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    #[default]
+    Outbox,
+    Reader,
+}
+
+/// How a round of writing ended.
+#[derive(Debug)]
+enum Round {
+    /// Nothing waits any more.
+    Drained,
+    /// Something is left, and the client takes no more now.
+    Blocked,
+    /// Something is left; others shall write it.
+    Unfinished,
+    /// There is nothing more to do, ever.
+    Over,
+    Failed(io::Error),
 }
 
 /// Why a message was not taken.
@@ -145,7 +208,16 @@ impl Outbox {
             },
             reader: THIS_THREAD.with(|id| *id),
             is_sealed: AtomicBool::new(false),
-            state: Mutex::new(State { rest: Box::new(rest), ..State::default() }),
+            state: Mutex::new(State {
+                phase: Phase::Open,
+                write_half: WriteHalf::Taken,
+                waiting: Account::default(),
+                sent_messages: 0,
+                control_frames: 0,
+                is_gathering: false,
+                is_watched: false,
+                rest: Box::new(rest),
+            }),
             changed: Condvar::new(),
         })
     }
@@ -153,33 +225,31 @@ impl Outbox {
     /// Begins to write.
     pub(crate) fn start(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        state.is_free = true;
-        self.write_what_waits(state);
+        if state.phase != Phase::Failed {
+            state.write_half = WriteHalf::Free;
+            self.write_what_waits(state);
+        }
     }
 
     /// Takes a message for the client. The caller does not wait for the client, unless it is the connection's own
     /// handler: then it waits for room, up to the write timeout, which holds back a client that floods.
     pub(crate) fn send(self: &Arc<Self>, frame: &Frame) -> Result<(), Refused> {
         let mut state = self.state.lock();
-        if !self.has_room(&state, frame) && self.is_read_by_this_thread() {
-            if state.is_gathering {
-                self.write_what_waits(state);
-                state = self.state.lock();
-            }
-            self.wait_for(&mut state, |state| self.has_room(state, frame));
+        if !self.has_room(&state, frame) {
+            state = self.make_room(state, frame);
         }
-        if state.is_closing {
+        if state.phase != Phase::Open {
             return Err(Refused::Closing);
         }
         if !self.has_room(&state, frame) {
             drop(state);
             if self.limits.overflow == Overflow::Close {
-                self.seal(Close::new(CloseCode::TryAgainLater, "slow receiver"));
+                self.overflow();
             }
             return Err(Refused::Full);
         }
-        state.count(frame);
-        if state.is_free && !state.is_gathering {
+        state.accept(frame);
+        if state.write_half == WriteHalf::Free && !state.is_gathering {
             self.write_through(frame, state);
         } else {
             state.queue(frame);
@@ -192,8 +262,8 @@ impl Outbox {
     pub(crate) fn send_control(self: &Arc<Self>, frame: &Frame) {
         let mut state = self.state.lock();
         let has_room = |state: &State| state.control_frames < MAX_CONTROL_FRAMES;
-        self.wait_for(&mut state, has_room);
-        if !state.is_closing && has_room(&state) {
+        self.wait_for(&mut state, self.limits.write_timeout, has_room);
+        if state.phase == Phase::Open && has_room(&state) {
             state.rest.control.push_control(frame);
             state.control_frames += 1;
             self.write_or_gather(state);
@@ -216,42 +286,67 @@ impl Outbox {
     /// What has not ended by `close_timeout` is cut. Only the first call counts; whether this was it.
     pub(crate) fn seal(self: &Arc<Self>, close: Close) -> bool {
         let frame = Frame::close(&close);
-        self.seal_with(close, Some(frame))
+        self.seal_with(close, Some(frame), Ending::Outbox)
     }
 
     /// Like [`seal`](Self::seal), without a close frame: for a client that ended without one.
     pub(crate) fn seal_without_frame(self: &Arc<Self>, close: Close) -> bool {
-        self.seal_with(close, None)
+        self.seal_with(close, None, Ending::Outbox)
     }
 
-    fn seal_with(self: &Arc<Self>, close: Close, last: Option<Frame>) -> bool {
-        let mut state = self.state.lock();
-        if state.is_closing {
+    /// Closes a client that is too slow. The reader is woken, because its handler shall learn of it now: the client may
+    /// not send anything for a long time.
+    fn overflow(self: &Arc<Self>) {
+        let close = Close::new(CloseCode::TryAgainLater, "slow receiver");
+        let frame = Frame::close(&close);
+        if !Socket::CAN_INTERRUPT_READS {
+            self.seal_with(close, Some(frame), Ending::Outbox);
+        } else if self.seal_with(close, Some(frame), Ending::Reader) {
+            self.socket.interrupt_read();
+        }
+    }
+
+    fn seal_with(self: &Arc<Self>, close: Close, last: Option<Frame>, ending: Ending) -> bool {
+        if self.is_sealed() {
             return false;
         }
-        state.is_closing = true;
-        state.rest.sealed = Some(close);
-        state.rest.last = last;
+        let cut = self.watchdog.cut_after(&self.socket, self.limits.close_timeout);
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            drop(state);
+            drop(cut);
+            return false;
+        }
+        state.phase = Phase::Sealed;
         self.is_sealed.store(true, Ordering::Release);
+        let rest = &mut *state.rest;
+        (rest.sealed, rest.last, rest.ending, rest.cut) = (Some(close), last, ending, Some(cut));
         self.changed.notify_all();
         self.write_what_waits(state);
-        self.watchdog.cut_after(&self.socket, self.limits.close_timeout);
         true
     }
 
     /// Gives the connection up, with what waits for it.
     pub(crate) fn fail(&self, reason: String) {
         let mut state = self.state.lock();
-        if state.rest.failure.is_none() && !state.is_finished {
-            state.is_closing = true;
-            state.rest.failure = Some(reason);
-            self.is_sealed.store(true, Ordering::Release);
-            let dropped = (mem::take(&mut state.rest.full), mem::take(&mut state.rest.open));
-            self.changed.notify_all();
-            drop(state);
-            drop(dropped);
-            self.socket.cut();
+        if state.is_over() {
+            return;
         }
+        state.phase = Phase::Failed;
+        self.is_sealed.store(true, Ordering::Release);
+        if state.is_slow() {
+            QUEUED.fetch_sub(state.waiting.bytes, Ordering::Relaxed);
+        }
+        // Nobody may write any more; whoever does finds that out.
+        state.write_half = WriteHalf::Taken;
+        let rest = &mut *state.rest;
+        rest.failure = Some(reason);
+        let given_up =
+            (mem::take(&mut rest.pipe), mem::take(&mut rest.full), mem::take(&mut rest.open));
+        self.changed.notify_all();
+        drop(state);
+        self.socket.cut();
+        drop(given_up);
     }
 
     /// The kernel gave up a client that takes nothing, which the reader may be told instead of the writer thread.
@@ -264,28 +359,37 @@ impl Outbox {
         self.is_sealed.load(Ordering::Acquire)
     }
 
-    /// Why it is being closed.
-    pub(crate) fn sealed(&self) -> Option<Close> {
-        self.state.lock().rest.sealed.clone()
+    /// Why it is being closed: as sealed, or why it was given up.
+    pub(crate) fn close(&self) -> Option<Close> {
+        let state = self.state.lock();
+        let failure = || Some(Close::new(CloseCode::Abnormal, state.rest.failure.as_deref()?));
+        state.rest.sealed.clone().or_else(failure)
     }
 
     /// Waits for the end of a sealed outbox: everything written, or given up by the watchdog's cut at the latest.
     pub(crate) fn wait_until_done(&self) -> Done {
         let mut state = self.state.lock();
-        while !state.is_finished && state.rest.failure.is_none() {
+        let has_thread =
+            |state: &State| matches!(state.rest.waiter, Waiter::Starting | Waiter::Thread(_));
+        while !state.is_over() || has_thread(&state) {
             self.changed.wait(&mut state);
         }
-        let writer = state.rest.writer.take();
+        let waiter = mem::take(&mut state.rest.waiter);
         let done = Done {
             failure: state.rest.failure.clone(),
             sent: state.sent_messages,
-            unsent: state.waiting_messages,
+            unsent: state.waiting.messages,
         };
         drop(state);
-        if let Some(writer) = writer {
-            let _ = writer.join();
+        if let Waiter::Ended(thread) = waiter {
+            let _ = thread.join();
         }
         done
+    }
+
+    /// Waits up to `time` for anything to change.
+    pub(crate) fn wait_for_change(&self, time: Duration) {
+        self.changed.wait_for(&mut self.state.lock(), time);
     }
 
     /// To how many topics its connection may subscribe.
@@ -300,22 +404,45 @@ impl Outbox {
 
     /// One message always fits an empty outbox.
     fn has_room(&self, state: &State, frame: &Frame) -> bool {
-        state.waiting_messages == 0
-            || (state.waiting_messages < self.limits.messages
-                && state.waiting_bytes.saturating_add(frame.len()) <= self.limits.bytes
-                && (!state.has_writer
-                    || QUEUED.load(Ordering::Relaxed).saturating_add(frame.len())
-                        <= self.limits.process_bytes))
+        let bytes = Account::of(frame).bytes;
+        let process_has_room =
+            || QUEUED.load(Ordering::Relaxed).saturating_add(bytes) <= self.limits.process_bytes;
+        state.waiting.messages == 0
+            || (state.waiting.messages < self.limits.messages
+                && state.waiting.bytes.saturating_add(bytes) <= self.limits.bytes
+                && (!state.is_slow() || process_has_room()))
     }
 
-    /// Waits until `condition`, the end, or the write timeout.
+    /// Before a client is judged slow, what it would take is tried. Its own handler then waits for room.
+    fn make_room<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        frame: &Frame,
+    ) -> MutexGuard<'a, State> {
+        let has_room = |state: &State| self.has_room(state, frame);
+        self.wait_for(&mut state, WRITE_PATIENCE, |state| has_room(state) || state.is_here());
+        if !has_room(&state) && state.is_here() {
+            self.write_and_call_waiter(state);
+            state = self.state.lock();
+        }
+        if self.is_read_by_this_thread() {
+            self.wait_for(&mut state, self.limits.write_timeout, has_room);
+        }
+        state
+    }
+
+    /// Waits until `condition`, the end of sending, or the timeout.
     fn wait_for(
         &self,
         state: &mut MutexGuard<'_, State>,
+        timeout: Duration,
         mut condition: impl FnMut(&State) -> bool,
     ) {
-        let deadline = deadline::after(self.limits.write_timeout);
-        while !condition(state) && !state.is_closing {
+        if condition(state) {
+            return;
+        }
+        let deadline = deadline::after(timeout);
+        while !condition(state) && state.phase == Phase::Open {
             if self.changed.wait_until(state, deadline).timed_out() {
                 return;
             }
@@ -326,21 +453,26 @@ impl Outbox {
     /// do not wait for a handler that takes its time.
     fn write_or_gather<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
         let may_gather = state.is_gathering
-            && state.waiting_bytes < MAX_GATHERED
+            && state.write_half == WriteHalf::Free
+            && state.waiting.bytes < MAX_GATHERED
             && state.control_frames < MAX_CONTROL_FRAMES
             && self.is_read_by_this_thread();
         if !may_gather {
             self.write_what_waits(state);
         } else if !mem::replace(&mut state.is_watched, true) {
             drop(state);
-            let this: Weak<Self> = Arc::downgrade(self);
-            self.watchdog.flush_soon(this);
+            self.have_watchdog_look();
         }
+    }
+
+    fn have_watchdog_look(self: &Arc<Self>) {
+        let this: Weak<Self> = Arc::downgrade(self);
+        self.watchdog.flush_soon(this);
     }
 
     /// The common case: nothing waits, so that the frame need not be copied to a batch.
     fn write_through<'a>(self: &'a Arc<Self>, frame: &Frame, mut state: MutexGuard<'a, State>) {
-        state.is_free = false;
+        state.write_half = WriteHalf::Taken;
         drop(state);
         let sent = if frame.len() <= SHORT {
             let mut bytes = SmallVec::<[u8; SHORT]>::from_slice(frame.header());
@@ -352,152 +484,260 @@ impl Outbox {
         let written = match sent {
             Ok(written) => written,
             Err(error) if error.kind() == WouldBlock => 0,
-            Err(error) => return self.fail(format!("cannot write: {error}")),
+            Err(error) => return self.fail_to_write(&error),
         };
         let mut state = self.state.lock();
+        if written == frame.len() {
+            self.settle(&mut state, Account::of(frame));
+        }
+        if state.phase == Phase::Failed {
+            return;
+        }
         if written < frame.len() {
-            let mut pipe = mem::take(&mut state.rest.pipe);
-            pipe.push_written(frame, written);
-            return self.write_on(pipe, state);
-        }
-        self.settle(&mut state, (1, written));
-        state.is_free = true;
-        if state.has_work() {
-            self.write_what_waits(state);
-        }
-    }
-
-    /// Writes from this thread what the client takes at once, if nobody writes already.
-    fn write_what_waits<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
-        if mem::take(&mut state.is_free) {
-            let pipe = mem::take(&mut state.rest.pipe);
-            self.write_on(pipe, state);
+            state.rest.pipe.push_written(frame, written);
+            state.block();
+            self.call_waiter(state);
+        } else {
+            state.write_half = WriteHalf::Free;
+            if state.has_work() {
+                self.write_what_waits(state);
+            }
         }
     }
 
-    fn write_on<'a>(self: &'a Arc<Self>, mut pipe: Batch, mut state: MutexGuard<'a, State>) {
+    /// Writes from this thread what the client takes at once, if nobody writes already and the client is not slow.
+    fn write_what_waits<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, State>) {
+        if state.write_half == WriteHalf::Free {
+            self.write_and_call_waiter(state);
+        }
+    }
+
+    fn write_and_call_waiter<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, State>) {
+        match self.write_round(state, Socket::write_now) {
+            Round::Drained | Round::Over => {}
+            Round::Blocked | Round::Unfinished => self.call_waiter(self.state.lock()),
+            Round::Failed(error) => self.fail_to_write(&error),
+        }
+    }
+
+    /// Takes the write half, which lies here, writes what waits, and lays it down again.
+    fn write_round(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        write: impl Fn(&Socket, &[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> Round {
+        let mut pipe = state.take_write_half();
+        let mut spent = Vec::new();
         let mut batches = 0;
-        while let Some(mut loaded) = self.load(pipe, state) {
-            batches += 1;
-            let written = if batches > MAX_BATCHES_FOR_OTHERS {
-                Err(WouldBlock.into())
-            } else {
-                loaded.write(|slices| self.socket.write_now(slices))
-            };
-            match written {
-                Ok(()) => {
-                    state = self.state.lock();
-                    pipe = loaded;
-                }
-                Err(error) if error.kind() == WouldBlock => {
-                    return self.hand_to_writer(loaded);
-                }
-                Err(error) => return self.fail(format!("cannot write: {error}")),
+        let round = loop {
+            if pipe.is_empty() && !state.load(&mut pipe) {
+                break if state.phase == Phase::Sealed { Round::Over } else { Round::Drained };
             }
-        }
-    }
-
-    fn hand_to_writer(self: &Arc<Self>, pipe: Batch) {
-        {
-            let mut state = self.state.lock();
-            state.has_writer = true;
-            QUEUED.fetch_add(state.waiting_bytes, Ordering::Relaxed);
-        }
-        let outbox = Arc::clone(self);
-        let writer = thread::Builder::new()
-            .name("rwf-writer".to_owned())
-            .stack_size(WRITER_STACK)
-            .spawn(move || outbox.write_all(pipe));
-        match writer {
-            Ok(writer) => self.state.lock().rest.writer = Some(writer),
-            Err(error) => self.fail(format!("no thread to wait for a slow client: {error}")),
-        }
-    }
-
-    /// The writer thread: owns the pipe, ends when nothing waits any more or the client takes nothing for the write
-    /// timeout, and is joined by the reader when the connection ends.
-    fn write_all(&self, mut pipe: Batch) {
-        let timeout = self.limits.write_timeout;
-        // Longer than the timeout of a write, which mostly finds it first.
-        self.socket.set_stall_timeout(Some(timeout + timeout / 4));
-        loop {
-            let written = pipe.write(|slices| self.socket.write_within(slices, timeout));
+            if batches == MAX_BATCHES {
+                break Round::Unfinished;
+            }
+            let written = MutexGuard::unlocked(&mut state, || {
+                pipe.write(|slices| write(&self.socket, slices))
+            });
+            if written.is_ok() {
+                state.rest.stalled_since = None;
+                if pipe.is_written() {
+                    self.settle(&mut state, pipe.account());
+                    spent.extend(pipe.clear());
+                    batches += 1;
+                }
+            }
             match written {
+                _ if state.phase == Phase::Failed => break Round::Over,
                 Ok(()) => {}
-                Err(error) if matches!(error.kind(), TimedOut | ConnectionAborted) => {
-                    return self.fail_stalled();
+                Err(error) if error.kind() == WouldBlock => break Round::Blocked,
+                Err(error) => break Round::Failed(error),
+            }
+        };
+        match round {
+            Round::Drained => state.free(mem::take(&mut pipe)),
+            Round::Blocked | Round::Unfinished => {
+                state.rest.pipe = mem::take(&mut pipe);
+                state.block();
+            }
+            Round::Over if state.phase == Phase::Sealed => {
+                if state.rest.ending == Ending::Outbox {
+                    MutexGuard::unlocked(&mut state, || self.socket.finish_writing());
                 }
-                Err(error) => return self.fail(format!("cannot write: {error}")),
+                if state.phase == Phase::Sealed {
+                    state.phase = Phase::Done;
+                }
             }
-            match self.load(pipe, self.state.lock()) {
-                Some(loaded) => pipe = loaded,
-                None => return self.socket.set_stall_timeout(None),
-            }
+            Round::Over | Round::Failed(_) => {}
         }
+        self.changed.notify_all();
+        drop(state);
+        drop((spent, pipe));
+        round
     }
 
     /// Takes written messages off the account.
-    fn settle(&self, state: &mut State, (messages, bytes): (usize, usize)) {
-        state.waiting_messages -= messages;
-        state.waiting_bytes -= bytes;
-        if state.has_writer {
-            QUEUED.fetch_sub(bytes, Ordering::Relaxed);
+    fn settle(&self, state: &mut State, written: Account) {
+        state.waiting.messages -= written.messages;
+        state.waiting.bytes -= written.bytes;
+        if state.is_slow() {
+            QUEUED.fetch_sub(written.bytes, Ordering::Relaxed);
         }
-        state.sent_messages += messages as u64;
+        state.sent_messages += written.messages as u64;
         self.changed.notify_all();
     }
 
-    /// Fills `pipe` with what is next; without anything it lays the pipe down, or ends the stream when that was all.
-    fn load(&self, mut pipe: Batch, mut state: MutexGuard<'_, State>) -> Option<Batch> {
-        if state.rest.failure.is_some() {
-            return None;
+    /// Has somebody wait for the client, if nobody does.
+    fn call_waiter<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
+        if state.write_half != WriteHalf::Blocked {
+            return;
         }
-        if !pipe.is_written() {
-            return Some(pipe);
+        let ended = match mem::take(&mut state.rest.waiter) {
+            Waiter::Nobody => None,
+            Waiter::Ended(thread) => Some(thread),
+            waiting => {
+                state.rest.waiter = waiting;
+                return;
+            }
+        };
+        state.rest.waiter = Waiter::Starting;
+        drop(state);
+        if let Some(thread) = ended {
+            let _ = thread.join();
         }
-        self.settle(&mut state, pipe.messages());
-        pipe.clear();
-        let rest = &mut *state.rest;
-        if !rest.control.is_empty() {
-            mem::swap(&mut pipe, &mut rest.control);
-            state.control_frames = 0;
-        } else if let Some(batch) = rest.full.pop_front() {
-            pipe = batch;
-        } else if !rest.open.is_empty() {
-            mem::swap(&mut pipe, &mut rest.open);
-        } else if let Some(frame) = rest.last.take() {
-            pipe.push_control(&frame);
-        } else if rest.sealed.is_some() {
-            state.is_finished = true;
-            drop(state);
-            self.socket.finish_writing();
+        let outbox = Arc::clone(self);
+        let thread = thread::Builder::new()
+            .name("rwf-writer".to_owned())
+            .stack_size(WRITER_STACK)
+            .spawn(move || outbox.run_writer());
+        match thread {
+            Ok(thread) => {
+                self.state.lock().rest.waiter = Waiter::Thread(thread);
+                self.changed.notify_all();
+            }
+            Err(_) => self.have_watchdog_wait(),
+        }
+    }
+
+    /// The writer thread. There is one at a time, so that none resets the stall timeout of another; the reader joins the
+    /// last one when the connection ends.
+    fn run_writer(&self) {
+        loop {
+            let waited = catch_unwind(AssertUnwindSafe(|| self.wait_for_client()));
+            if waited.is_err() {
+                self.fail("the writer thread panicked".to_owned());
+            }
+            let mut state = self.state.lock();
+            while matches!(state.rest.waiter, Waiter::Starting) {
+                self.changed.wait(&mut state);
+            }
+            // Somebody who found the client slow again left it to this thread.
+            if state.is_slow() && !state.is_over() {
+                continue;
+            }
+            if let Waiter::Thread(thread) = mem::take(&mut state.rest.waiter) {
+                state.rest.waiter = Waiter::Ended(thread);
+            }
             self.changed.notify_all();
-            return None;
-        } else {
-            // What a burst needed, an idle connection does not.
-            rest.full = VecDeque::new();
-            rest.pipe = pipe;
-            state.has_writer = false;
-            state.is_free = true;
+            return;
+        }
+    }
+
+    /// Waits and writes until the client has caught up or is given up.
+    fn wait_for_client(&self) {
+        self.socket.set_stall_timeout(Some(self.limits.write_timeout));
+        while let Some(time) = self.retry(Socket::write_patiently) {
+            match self.socket.wait_writable(time) {
+                Err(error) if error.kind() != Interrupted => self.fail_to_write(&error),
+                _ => {}
+            }
+        }
+        self.socket.set_stall_timeout(None);
+    }
+
+    /// Tries what a slow client takes now. How long to wait before the next try; `None` when there is no need for one.
+    fn retry(
+        &self,
+        write: impl Fn(&Socket, &[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> Option<Duration> {
+        let timeout = self.limits.write_timeout;
+        let mut state = self.state.lock();
+        // A sender that tries just now does not wait for the client.
+        while state.write_half == WriteHalf::Retried && !state.is_over() {
+            self.changed.wait(&mut state);
+        }
+        if state.write_half != WriteHalf::Blocked {
             return None;
         }
-        Some(pipe)
+        match self.write_round(state, write) {
+            Round::Drained | Round::Over => None,
+            Round::Unfinished => Some(Duration::ZERO),
+            Round::Blocked => {
+                let stalled_since = self.state.lock().rest.stalled_since;
+                let left =
+                    timeout.saturating_sub(stalled_since.map_or(Duration::ZERO, |at| at.elapsed()));
+                if left.is_zero() {
+                    self.fail_stalled();
+                    return None;
+                }
+                // Tried now and then, because a wait can overlook a little room.
+                Some(left.min(timeout / 4))
+            }
+            Round::Failed(error) => {
+                self.fail_to_write(&error);
+                None
+            }
+        }
+    }
+
+    /// There is no thread to wait for the client: the watchdog tries now and then until it has caught up.
+    fn have_watchdog_wait(self: &Arc<Self>) {
+        self.socket.set_stall_timeout(Some(self.limits.write_timeout));
+        let mut state = self.state.lock();
+        state.rest.waiter = Waiter::Watchdog;
+        self.changed.notify_all();
+        let is_watched = mem::replace(&mut state.is_watched, true);
+        drop(state);
+        if !is_watched {
+            self.have_watchdog_look();
+        }
+    }
+
+    fn fail_to_write(&self, error: &io::Error) {
+        match error.kind() {
+            ConnectionAborted => self.fail_stalled(),
+            _ => self.fail(format!("cannot write: {error}")),
+        }
     }
 }
 
 impl Drop for Outbox {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        if state.has_writer {
-            QUEUED.fetch_sub(state.waiting_bytes, Ordering::Relaxed);
+        if state.is_slow() {
+            QUEUED.fetch_sub(state.waiting.bytes, Ordering::Relaxed);
         }
     }
 }
 
-impl Gathers for Outbox {
-    fn flush(self: Arc<Self>) {
+impl Flush for Outbox {
+    fn flush_waiting(self: Arc<Self>) {
         let mut state = self.state.lock();
         state.is_watched = false;
+        if !matches!(state.rest.waiter, Waiter::Watchdog) {
+            return self.write_what_waits(state);
+        }
+        drop(state);
+        if self.retry(Socket::write_now).is_some() {
+            return self.have_watchdog_wait();
+        }
+        self.socket.set_stall_timeout(None);
+        let mut state = self.state.lock();
+        if state.is_slow() && !state.is_over() {
+            drop(state);
+            return self.have_watchdog_wait();
+        }
+        state.rest.waiter = Waiter::Nobody;
         self.write_what_waits(state);
     }
 }
@@ -513,15 +753,30 @@ pub(crate) struct Done {
 }
 
 impl State {
-    fn has_work(&self) -> bool {
-        self.waiting_messages > 0 || self.control_frames > 0 || self.is_closing
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Done | Phase::Failed)
     }
 
-    fn count(&mut self, frame: &Frame) {
-        self.waiting_messages += 1;
-        self.waiting_bytes += frame.len();
-        if self.has_writer {
-            QUEUED.fetch_add(frame.len(), Ordering::Relaxed);
+    /// Whether the write half lies here, so that it can be taken.
+    fn is_here(&self) -> bool {
+        matches!(self.write_half, WriteHalf::Free | WriteHalf::Blocked)
+    }
+
+    /// Whether the client did not take everything at once, and has not caught up.
+    fn is_slow(&self) -> bool {
+        matches!(self.write_half, WriteHalf::Blocked | WriteHalf::Retried)
+    }
+
+    fn has_work(&self) -> bool {
+        self.waiting.messages > 0 || self.control_frames > 0 || self.phase != Phase::Open
+    }
+
+    fn accept(&mut self, frame: &Frame) {
+        let Account { messages, bytes } = Account::of(frame);
+        self.waiting.messages += messages;
+        self.waiting.bytes += bytes;
+        if self.is_slow() {
+            QUEUED.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
@@ -531,6 +786,49 @@ impl State {
             full.push_back(mem::take(open));
         }
         open.push_message(frame);
+    }
+
+    /// Fills the empty `pipe` with what is next; whether there was anything.
+    fn load(&mut self, pipe: &mut Batch) -> bool {
+        let rest = &mut *self.rest;
+        if !rest.control.is_empty() {
+            mem::swap(pipe, &mut rest.control);
+            self.control_frames = 0;
+        } else if let Some(batch) = rest.full.pop_front() {
+            *pipe = batch;
+        } else if !rest.open.is_empty() {
+            mem::swap(pipe, &mut rest.open);
+        } else if let Some(frame) = rest.last.take() {
+            pipe.push_control(&frame);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn take_write_half(&mut self) -> Batch {
+        self.write_half = match self.write_half {
+            WriteHalf::Free | WriteHalf::Taken => WriteHalf::Taken,
+            WriteHalf::Blocked | WriteHalf::Retried => WriteHalf::Retried,
+        };
+        mem::take(&mut self.rest.pipe)
+    }
+
+    /// Lays the write half down: nothing waits.
+    fn free(&mut self, pipe: Batch) {
+        self.rest.pipe = pipe;
+        // What a burst needed, an idle connection does not.
+        self.rest.full = VecDeque::new();
+        self.write_half = WriteHalf::Free;
+    }
+
+    /// Lays the write half down: the client takes no more, so that the rest waits for it.
+    fn block(&mut self) {
+        if !self.is_slow() {
+            QUEUED.fetch_add(self.waiting.bytes, Ordering::Relaxed);
+        }
+        self.write_half = WriteHalf::Blocked;
+        self.rest.stalled_since.get_or_insert_with(Instant::now);
     }
 }
 
@@ -599,7 +897,7 @@ mod tests {
             .overflow(Overflow::Refuse);
         let (outbox, _peer) = outbox(&settings);
         outbox.send(&text("first")).unwrap();
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         assert_eq!(outbox.send(&text("second")), Err(Refused::Full));
         assert!(began.elapsed() >= Duration::from_millis(20), "it did not wait");
     }

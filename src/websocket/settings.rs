@@ -40,7 +40,8 @@ pub struct Websocket {
 /// What happens to a message that finds its receiver's outbox full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// The receiver is closed as too slow, with 1013, after what it already has in its outbox.
+    /// The receiver is closed as too slow, with 1013, after what it already has in its outbox. What it would take at once
+    /// was tried before.
     #[default]
     Close,
     /// The message is refused, which its sender is told; the connection stays.
@@ -63,7 +64,7 @@ impl Default for Websocket {
             max_fragments: 131_072,
             read_buffer_size: 8 << 10,
             outbox_bytes: 1 << 20,
-            outbox_messages: 1024,
+            outbox_messages: usize::MAX,
             max_topics: 128,
             overflow: Overflow::Close,
             ping_interval: Some(Duration::from_secs(20)),
@@ -115,8 +116,8 @@ impl Websocket {
         self
     }
 
-    /// The most bytes that wait for one client, default 1 MiB; see [`Overflow`] for what comes then.
-    /// A message that is longer still fits an empty outbox.
+    /// The most bytes that wait for one client, default 1 MiB, where each message counts 64 more than it is long; see
+    /// [`Overflow`] for what comes then. A message that is longer still fits an empty outbox.
     #[must_use]
     pub fn outbox_bytes(mut self, bytes: usize) -> Self {
         self.outbox_bytes = bytes;
@@ -131,7 +132,9 @@ impl Websocket {
         self
     }
 
-    /// The most messages that wait for one client, default 1,024; see [`Overflow`] for what comes then.
+    /// The most messages that wait for one client, however short they are; see [`Overflow`] for what comes then. Default
+    /// unlimited: memory is what [`outbox_bytes`](Self::outbox_bytes) bounds. It is for those to whom old messages are
+    /// of no use. One message always fits an empty outbox.
     #[must_use]
     pub fn outbox_messages(mut self, messages: usize) -> Self {
         self.outbox_messages = messages;
