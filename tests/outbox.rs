@@ -384,3 +384,33 @@ fn sends_of_a_slow_client_with_no_room_say_so_at_once() {
     }
     assert!(began.elapsed() < Duration::from_secs(5), "1000 refusals took {:?}", began.elapsed());
 }
+
+/// The system's name of the server's end of a connection, as this process has it open.
+#[cfg(target_os = "linux")]
+fn server_end(client: &Raw) -> String {
+    let port = format!(":{:04X}", client.stream.local_addr().unwrap().port());
+    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("is /proc mounted?");
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let line = fields.into_iter().find(|fields| fields[2].ends_with(&port));
+    format!("socket:[{}]", line.expect("the connection is not in the system's table")[9])
+}
+
+#[cfg(target_os = "linux")]
+fn is_open(name: &str) -> bool {
+    let open = std::fs::read_dir("/proc/self/fd").expect("is /proc mounted?");
+    let mut names = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    names.any(|open| open.to_string_lossy() == name)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_request_that_is_kept_keeps_no_descriptor() {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let server = start(Server::new(vec![route!("/:user" => Keeping(Arc::clone(&kept)))]));
+    let client = open(&server, somebody());
+    let name = server_end(&client);
+    assert!(is_open(&name), "{name} is not found");
+    drop(client);
+    wait_until("the connection's descriptor is closed", || !is_open(&name));
+    assert_eq!(kept.lock().len(), 1);
+}

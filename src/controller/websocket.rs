@@ -142,7 +142,7 @@ fn run<C: WebsocketController + ?Sized>(
     controller: &C,
     request: &Request,
 ) -> Result<Response, Error> {
-    let context = &request.link().context;
+    let context = request.context();
     let settings = controller.websocket(context.settings.websocket.clone());
     let opening = match opening(request, &settings)? {
         Ok(opening) => opening,

@@ -12,7 +12,7 @@ use crate::http::method::Method;
 use crate::http::parser::Parsed;
 use crate::http::path::{self, Parameters};
 use crate::http::peer;
-use crate::link::Link;
+use crate::link::{Context, Link};
 use crate::session::{ConnectionId, Secret, SessionId};
 
 /// A request, whole: head, path parameters and body. A clone is cheap and shares everything.
@@ -29,7 +29,10 @@ struct Shared {
     query: Vec<(String, String)>,
     /// Set when somebody asks for it.
     guest: OnceLock<Guest>,
-    link: Arc<Link>,
+    /// Not the connection itself: a request that a program keeps must not keep that from ending.
+    context: Arc<Context>,
+    connection: ConnectionId,
+    peer: SocketAddr,
     upgrade: Mutex<Option<Upgrade>>,
 }
 
@@ -59,8 +62,10 @@ impl Request {
             query: path::query(&parsed.query),
             parameters,
             guest: OnceLock::new(),
+            context: Arc::clone(&link.context),
+            connection: link.id,
+            peer: link.peer,
             upgrade: Mutex::new(Some(Upgrade { link: Arc::clone(link), rest })),
-            link: Arc::clone(link),
             parsed,
         };
         Self { shared: Arc::new(shared), user: None }
@@ -138,7 +143,7 @@ impl Request {
     /// server listens on an IPv6 address.
     #[must_use]
     pub fn peer_addr(&self) -> SocketAddr {
-        self.shared.link.peer
+        self.shared.peer
     }
 
     /// The client's address: that of [`peer_addr`](Self::peer_addr), or what `X-Forwarded-For` says where the peer is a
@@ -156,7 +161,7 @@ impl Request {
     }
 
     fn trusted_proxies(&self) -> &[IpAddr] {
-        &self.link().context.settings.trusted_proxies
+        &self.context().settings.trusted_proxies
     }
 
     /// The session it belongs to. For a visitor without a session one begins with this call, and the response brings its
@@ -189,14 +194,14 @@ impl Request {
     }
 
     fn cookie_name(&self) -> Option<&str> {
-        self.link().context.settings.session_cookie.as_deref()
+        self.context().settings.session_cookie.as_deref()
     }
 
     /// The connection it came on: with [`Comms::connection`](crate::comms::Comms::connection) one tab can be reached
     /// alone.
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
-        self.shared.link.id
+        self.shared.connection
     }
 
     /// The same request in another session, for a controller that found out by itself who the client is.
@@ -234,8 +239,9 @@ impl Request {
         &self.shared.parsed
     }
 
-    pub(crate) fn link(&self) -> &Link {
-        &self.shared.link
+    /// What it has in common with all requests of its server.
+    pub(crate) fn context(&self) -> &Context {
+        &self.shared.context
     }
 
     /// The cookie that the response has to introduce this visitor with: one who came without, and whose session
