@@ -35,12 +35,12 @@ pub enum Error {
         /// The path that could never be reached.
         second: String,
     },
-    /// A setting makes no sense.
+    /// A setting that cannot work.
     Setting {
         /// Its name.
         name: &'static str,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: String,
     },
     /// The system gave no thread or no signal handler.
     System {

@@ -102,6 +102,7 @@ mod os;
 pub mod parts;
 mod registry;
 mod router;
+mod rule;
 mod server;
 mod settings;
 mod shown;

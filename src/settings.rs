@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::http::headers::is_token;
+use crate::http::host::split_authority;
+use crate::rule::{self, Checked};
 use crate::websocket::settings::Websocket;
 
 /// The values of one server.
@@ -58,31 +61,61 @@ impl Default for Settings {
     }
 }
 
+/// The shortest request that there is: `GET / HTTP/1.0` and two line ends.
+const SHORTEST_REQUEST: usize = 18;
+/// A panic with its backtrace needs 40 KiB of stack, and handlers need some of it too.
+const LEAST_STACK: usize = 128 << 10;
+const MOST_STACK: usize = 1 << 30;
+
 impl Settings {
-    /// The first setting that makes no sense, with what to do about it.
-    pub(crate) fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        let zero = "has to be more than zero";
-        let times = [
-            ("open_timeout", self.open_timeout),
-            ("body_timeout", self.body_timeout),
-            ("idle_timeout", self.idle_timeout),
-            ("handler_warning", self.handler_warning),
-        ];
-        if let Some((name, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
-            return Err((name, zero));
-        }
-        let counts = [
-            ("max_connections", self.max_connections),
-            ("max_connections_per_peer", self.max_connections_per_peer),
-            ("max_connections_per_session", self.max_connections_per_session),
-        ];
-        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
-            return Err((name, zero));
-        }
-        if !self.session_cookie.as_deref().is_none_or(crate::http::headers::is_token) {
-            return Err(("session_cookie", "has to be letters, digits, `-` or `_`"));
-        }
-        self.websocket.check()
+    /// The first setting that cannot work. Each has a line here, so that none is forgotten.
+    pub(crate) fn check(&self) -> Checked {
+        let Self {
+            open_timeout,
+            body_timeout,
+            idle_timeout,
+            // Zero is at once.
+            shutdown_timeout: _,
+            max_head_size,
+            max_headers,
+            // Zero is none.
+            max_body_size: _,
+            max_connections,
+            max_connections_per_peer,
+            max_connections_per_session,
+            // Zero is one message for each client that has to wait.
+            max_queued_bytes: _,
+            handler_warning,
+            allowed_hosts,
+            trusted_proxies: _,
+            // The system makes of it what it can.
+            backlog: _,
+            stack_size,
+            // Zero is none.
+            spare_threads: _,
+            no_delay: _,
+            session_cookie,
+            websocket,
+        } = self;
+        rule::time("open_timeout", *open_timeout)?;
+        rule::time("body_timeout", *body_timeout)?;
+        rule::time("idle_timeout", *idle_timeout)?;
+        rule::time("handler_warning", *handler_warning)?;
+        rule::at_least("max_head_size", *max_head_size, SHORTEST_REQUEST)?;
+        rule::at_least("max_headers", *max_headers, 1)?;
+        rule::at_least("max_connections", *max_connections, 1)?;
+        rule::at_least("max_connections_per_peer", *max_connections_per_peer, 1)?;
+        rule::at_least("max_connections_per_session", *max_connections_per_session, 1)?;
+        rule::between("stack_size", *stack_size, LEAST_STACK, MOST_STACK)?;
+        let is_host = |host: &str| split_authority(host) == Some((host, ""));
+        rule::all("allow_host", allowed_hosts, is_host, "has to be a host's name without a port")?;
+        rule::all(
+            "session_cookie",
+            session_cookie.as_slice(),
+            is_token,
+            "has to be letters, digits, `-` or `_`",
+        )?;
+        websocket.check()
     }
 }
 
@@ -98,6 +131,6 @@ mod tests {
     #[test]
     fn a_cookie_name_has_to_be_a_token() {
         let settings = Settings { session_cookie: Some("a b".to_owned()), ..Settings::default() };
-        assert_eq!(settings.check().unwrap_err().0, "session_cookie");
+        assert_eq!(settings.check().unwrap_err().name, "session_cookie");
     }
 }

@@ -18,6 +18,7 @@ const FLOORS: &[&[&str]] = &[
         "http/status",
         "logging",
         "os",
+        "rule",
         "shown",
         "signals",
         "websocket/close",

@@ -216,8 +216,8 @@ fn a_handler_that_runs_long_is_warned_of_once() {
 fn the_lines_of_two_tabs_of_a_session_are_told_apart() {
     lines("");
     let server = start(Server::new(vec![route!("/six/:what" => Doing)]));
-    let session = SessionId::guest();
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let session = Guest::new();
+    let cookie = session.cookie();
     let mut tabs = [(); 2].map(|()| Raw::open_with(server.local_addr(), "/six/x", &cookie));
     let opened = || lines(&format!(" session={session} path=/six/x controller="));
     wait_until("both tabs have their line", || opened().len() == 2);
@@ -325,8 +325,8 @@ fn a_controllers_error_is_one_line_whatever_its_text_and_its_causes() {
     let said = line("/nine/forge");
     assert!(said.ends_with(&format!(": {text}")), "{said:?}");
 
-    let session = SessionId::guest();
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let session = Guest::new();
+    let cookie = session.cookie();
     let mut client = Raw::open_with(server.local_addr(), "/nine/x", &cookie);
     client.send_text("forge");
     assert_eq!(client.close_frame().0, 1011);
@@ -339,8 +339,8 @@ fn a_controllers_error_is_one_line_whatever_its_text_and_its_causes() {
 fn a_close_reason_is_escaped_in_the_log() {
     lines("");
     let server = start(Server::new(vec![route!("/ten/:what" => Doing)]));
-    let session = SessionId::guest();
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let session = Guest::new();
+    let cookie = session.cookie();
     let mut client = Raw::open_with(server.local_addr(), "/ten/\u{9b}2J", &cookie);
     client.send_close(4000, "\r\nERROR \"forged\" \u{9b}2J\u{202e}");
     client.close_frame();

@@ -388,7 +388,7 @@ fn sends_of_a_slow_client_with_no_room_say_so_at_once() {
 /// The system's name of the server's end of a connection, as this process has it open.
 #[cfg(target_os = "linux")]
 fn server_end(client: &Raw) -> String {
-    let port = format!(":{:04X}", client.stream.local_addr().unwrap().port());
+    let port = format!(":{:04X}", client.stream.local_addr().expect("it is connected").port());
     let table = std::fs::read_to_string("/proc/self/net/tcp").expect("is /proc mounted?");
     let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let line = fields.into_iter().find(|fields| fields[2].ends_with(&port));

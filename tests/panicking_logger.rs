@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use common::{DEADLINE, Echo, Raw, answer, get, header, serve, start, status, wait_until};
+use common::{DEADLINE, Echo, Guest, Raw, answer, get, header, serve, start, status, wait_until};
 use parking_lot::Mutex;
 use rwf::controller::Websocket;
 use rwf::http::Server;
@@ -120,8 +120,8 @@ fn a_logger_that_panics_stops_neither_accepting_nor_the_watchdog_nor_the_shutdow
         .websocket(Websocket::new().close_timeout(Duration::from_millis(200))),
     );
     let address = server.local_addr();
-    let session = SessionId::guest();
-    let cookie = format!("Cookie: rwf_session={session}\r\n");
+    let session = Guest::new();
+    let cookie = session.cookie();
     let mut client = Raw::connect(address);
     // The watchdog warns of it, and is needed after that.
     assert_eq!(status(&client.ask(&get("/slow")).0), 200);

@@ -16,6 +16,7 @@ use crate::link::Link;
 use crate::logging::contained;
 use crate::os;
 use crate::registry::Registry;
+use crate::rule::Unfit;
 use crate::session::SessionId;
 use crate::shown::Shown;
 use crate::websocket::close::{Close, CloseCode};
@@ -212,7 +213,7 @@ fn opening(request: &Request, settings: &Websocket) -> Result<Result<Vec<u8>, Re
             Ok(opening) => opening,
             Err(rejection) => return Ok(Err(rejection.response())),
         };
-    if let Err((name, reason)) = settings.check() {
+    if let Err(Unfit { name, reason }) = settings.check() {
         return Err(Error::new(format!("the setting `{name}` of this endpoint {reason}")));
     }
     // The session begins with the WebSocket, and its cookie goes out with the 101.

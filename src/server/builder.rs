@@ -13,6 +13,7 @@ use crate::link::Context;
 use crate::logging::contained;
 use crate::os::{self, Acceptor};
 use crate::router::{Route, Router};
+use crate::rule::Unfit;
 use crate::server::acceptor::Connections;
 use crate::server::handle::{ServerHandle, Threads};
 use crate::settings::Settings;
@@ -126,8 +127,8 @@ impl Server {
         handler_warning: Duration
         /// The most connections that wait for `accept`; the system may allow less. Default 4,096.
         backlog: u32
-        /// The stack of a connection's thread, which its handlers use, in bytes. Default 2 MiB, of which only what is
-        /// used takes memory.
+        /// The stack of a connection's thread, which its handlers use, in bytes: from 128 KiB to 1 GiB. Default 2 MiB, of
+        /// which only what is used takes memory.
         stack_size: usize
         /// How many threads that have ended a connection wait, for up to a second, for another one: that is cheaper than
         /// new threads where connections are short. Default 16.
@@ -219,7 +220,7 @@ impl Server {
     ///
     /// The server cannot start: [`Error`] says why.
     pub fn spawn(self) -> Result<ServerHandle, Error> {
-        self.settings.check().map_err(|(name, reason)| Error::Setting { name, reason })?;
+        self.settings.check().map_err(|Unfit { name, reason }| Error::Setting { name, reason })?;
         let router = Router::new(self.routes)?;
         let is_given = matches!(self.address, Address::Listener(_));
         let (listener, local_addr) = self.address.listen(self.settings.backlog)?;
@@ -243,10 +244,14 @@ impl Server {
             })
         };
         let watching = watching.map_err(no_thread)?;
-        let accepting = thread::Builder::new().name("rwf-accept".to_owned()).spawn({
-            let connections = Arc::clone(&connections);
-            move || connections.accept_all(acceptor)
-        });
+        let accepting = thread::Builder::new()
+            .name("rwf-accept".to_owned())
+            // Not that it needs so much: where the system has no such stacks, the start fails instead of connections.
+            .stack_size(context.settings.stack_size)
+            .spawn({
+                let connections = Arc::clone(&connections);
+                move || connections.accept_all(acceptor)
+            });
         let accepting = accepting.map_err(|source| {
             context.watchdog.stop();
             no_thread(source)

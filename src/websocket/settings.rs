@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::http::headers::is_token;
+use crate::rule::{self, Checked};
 use crate::websocket::decoder::Limits;
 
 /// The settings of a WebSocket endpoint: for all of a server's endpoints
@@ -215,30 +217,59 @@ impl Websocket {
         }
     }
 
-    /// The first setting that makes no sense, with what to do about it.
-    pub(crate) fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        let zero = "has to be more than zero";
-        let mut times = vec![
-            ("ping_timeout", self.ping_timeout),
-            ("write_timeout", self.write_timeout),
-            ("close_timeout", self.close_timeout),
-        ];
-        times.extend(self.ping_interval.map(|interval| ("ping_interval", interval)));
-        let counts = [
-            ("max_message_size", self.max_message_size),
-            ("max_fragments", self.max_fragments),
-            ("read_buffer_size", self.read_buffer_size),
-        ];
-        let time = times.into_iter().find(|(_, time)| time.is_zero()).map(|(name, _)| name);
-        let count = counts.into_iter().find(|(_, count)| *count == 0).map(|(name, _)| name);
-        match time.or(count) {
-            Some("ping_interval") => {
-                Err(("ping_interval", "has to be more than zero, or `None` for no pings"))
-            }
-            Some(name) => Err((name, zero)),
-            None => Ok(()),
+    /// The first setting that cannot work. Each has a line here, so that none is forgotten.
+    pub(crate) fn check(&self) -> Checked {
+        let Self {
+            max_message_size,
+            max_frame_size,
+            max_fragments,
+            read_buffer_size,
+            // However small these two are, one message fits.
+            outbox_bytes: _,
+            outbox_messages: _,
+            // Zero is none.
+            max_topics: _,
+            overflow: _,
+            ping_interval,
+            ping_timeout,
+            write_timeout,
+            close_timeout,
+            origins,
+            subprotocols,
+        } = self;
+        rule::at_least("max_message_size", *max_message_size, 1)?;
+        rule::at_least("max_frame_size", max_frame_size.unwrap_or(*max_message_size), 1)?;
+        rule::at_least("max_fragments", *max_fragments, 1)?;
+        rule::at_least("read_buffer_size", *read_buffer_size, 1)?;
+        if let Some(interval) = ping_interval {
+            rule::time("ping_interval", *interval)?;
         }
+        rule::time("ping_timeout", *ping_timeout)?;
+        rule::time("write_timeout", *write_timeout)?;
+        rule::time("close_timeout", *close_timeout)?;
+        if let Origins::SameHost(listed) = origins {
+            let what = "has to be an origin as browsers send it, `https://example.com` or `null`";
+            rule::all("allow_origin", listed, is_origin, what)?;
+        }
+        rule::all(
+            "subprotocols",
+            subprotocols,
+            is_token,
+            "has to be names without spaces or separators",
+        )
     }
+}
+
+/// Whether a browser can send it: a scheme and a host, without a path, or `null` (RFC 6454 §6).
+fn is_origin(origin: &str) -> bool {
+    origin == "null"
+        || origin.split_once("://").is_some_and(|(scheme, host)| {
+            let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"/?#*@".contains(&byte);
+            !scheme.is_empty()
+                && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+                && !host.is_empty()
+                && host.bytes().all(is_plain)
+        })
 }
 
 #[cfg(test)]
@@ -257,7 +288,27 @@ mod tests {
         assert_eq!(Websocket::new().check(), Ok(()));
         assert_eq!(Websocket::new().ping_interval(None).check(), Ok(()));
         let wrong = Websocket::new().close_timeout(Duration::ZERO);
-        assert_eq!(wrong.check().unwrap_err().0, "close_timeout");
+        assert_eq!(wrong.check().unwrap_err().name, "close_timeout");
         assert!(Websocket::new().ping_interval(Duration::ZERO).check().is_err());
+    }
+
+    #[test]
+    fn an_origin_that_no_browser_sends_is_named() {
+        for origin in [
+            "https://example.com",
+            "http://a:8000",
+            "null",
+            "capacitor://localhost",
+            "http://[::1]:80",
+        ] {
+            assert_eq!(Websocket::new().allow_origin(origin).check(), Ok(()), "{origin}");
+        }
+        for origin in
+            ["https://example.com/", "example.com", "*", "https://*.example.com", "", "https://"]
+        {
+            let unfit = Websocket::new().allow_origin(origin).check().unwrap_err();
+            assert_eq!(unfit.name, "allow_origin", "{origin}");
+            assert!(unfit.reason.contains(&format!("{origin:?}")), "{}", unfit.reason);
+        }
     }
 }

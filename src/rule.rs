@@ -1,0 +1,45 @@
+//! What a setting may be. Settings are checked before a server or an endpoint starts: one that cannot work is an error
+//! that names it and its bounds.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+/// A setting that cannot work, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unfit {
+    pub(crate) name: &'static str,
+    pub(crate) reason: String,
+}
+
+/// A setting that holds to its rule, or does not.
+pub(crate) type Checked = Result<(), Unfit>;
+
+/// Any time does but none at all. [`Duration::MAX`] is never.
+pub(crate) fn time(name: &'static str, time: Duration) -> Checked {
+    rule(name, time, !time.is_zero(), "has to be more than zero")
+}
+
+/// A count or a size from `least` on. `usize::MAX` is unlimited.
+pub(crate) fn at_least(name: &'static str, value: usize, least: usize) -> Checked {
+    rule(name, value, value >= least, &format!("has to be at least {least}"))
+}
+
+/// A count or a size within bounds.
+pub(crate) fn between(name: &'static str, value: usize, least: usize, most: usize) -> Checked {
+    let is_fit = (least..=most).contains(&value);
+    rule(name, value, is_fit, &format!("has to be at least {least} and at most {most}"))
+}
+
+/// Each of `values` has to be what `is_fit` says, which `rule` says in words.
+pub(crate) fn all(
+    name: &'static str,
+    values: &[String],
+    is_fit: impl Fn(&str) -> bool,
+    what: &str,
+) -> Checked {
+    values.iter().try_for_each(|value| rule(name, value, is_fit(value), what))
+}
+
+fn rule(name: &'static str, value: impl Debug, is_fit: bool, what: &str) -> Checked {
+    if is_fit { Ok(()) } else { Err(Unfit { name, reason: format!("{what}, and is {value:?}") }) }
+}

@@ -1,0 +1,291 @@
+//! Every setting at its extremes, driven through plain use, a slow client, closing and shutdown: it works, or it is an
+//! error at start that names it. Alone in its file: it counts the panics of the whole process.
+
+mod common;
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use common::{DEADLINE, Raw, get, status, upgrade_request};
+use parking_lot::Mutex;
+use rwf::controller::{Overflow, Websocket};
+use rwf::http::{self, Server};
+use rwf::prelude::*;
+
+/// What a setting is set to, and how.
+type Change = (String, Box<dyn Fn(Server) -> Server + Send>);
+
+/// The settings of the test itself: short, so that what should end ends.
+fn websocket() -> Websocket {
+    Websocket::new()
+        .write_timeout(Duration::from_millis(300))
+        .close_timeout(Duration::from_millis(300))
+        .ping_interval(Duration::from_millis(500))
+        .ping_timeout(Duration::from_millis(500))
+}
+
+macro_rules! server {
+    ($name:ident: $($value:expr),*) => {
+        vec![$((
+            format!("{}({:?})", stringify!($name), $value),
+            Box::new(move |server: Server| server.$name($value)) as Box<dyn Fn(Server) -> Server + Send>,
+        )),*]
+    };
+}
+
+macro_rules! endpoint {
+    ($name:ident: $($value:expr),*) => {
+        vec![$((
+            format!("{}({:?})", stringify!($name), $value),
+            Box::new(move |server: Server| server.websocket(websocket().$name($value)))
+                as Box<dyn Fn(Server) -> Server + Send>,
+        )),*]
+    };
+}
+
+const INSTANT: Duration = Duration::from_nanos(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn long() -> String {
+    "x".repeat(100_000)
+}
+
+/// All settings by the names of their fields.
+fn settings() -> Vec<(&'static str, Vec<Change>)> {
+    let ip = std::net::IpAddr::from([255, 255, 255, 255]);
+
+    vec![
+        ("open_timeout", server!(open_timeout: Duration::ZERO, INSTANT, Duration::MAX)),
+        ("body_timeout", server!(body_timeout: Duration::ZERO, INSTANT, Duration::MAX)),
+        ("idle_timeout", server!(idle_timeout: Duration::ZERO, INSTANT, Duration::MAX)),
+        ("shutdown_timeout", server!(shutdown_timeout: Duration::ZERO, INSTANT, Duration::MAX)),
+        ("max_head_size", server!(max_head_size: 0, 1, 18, usize::MAX)),
+        ("max_headers", server!(max_headers: 0, 1, 1_usize << 40, usize::MAX)),
+        ("max_body_size", server!(max_body_size: 0, 1, usize::MAX)),
+        ("max_connections", server!(max_connections: 0, 1, usize::MAX)),
+        ("max_connections_per_peer", server!(max_connections_per_peer: 0, 1, usize::MAX)),
+        ("max_connections_per_session", server!(max_connections_per_session: 0, 1, usize::MAX)),
+        ("max_queued_bytes", server!(max_queued_bytes: 0, 1, usize::MAX)),
+        ("handler_warning", server!(handler_warning: Duration::ZERO, INSTANT, Duration::MAX)),
+        ("allowed_hosts", server!(allow_host: "", "a", "https://a", "a:1", long())),
+        ("trusted_proxies", server!(trust_proxy: ip)),
+        ("backlog", server!(backlog: 0, 1, u32::MAX)),
+        ("stack_size", server!(stack_size: 0, 1, 128 << 10, 1 << 30, usize::MAX)),
+        ("spare_threads", server!(spare_threads: 0, 1, usize::MAX)),
+        ("no_delay", server!(no_delay: false, true)),
+        ("session_cookie", server!(session_cookie: "", "a", "a b", long())),
+        ("websocket", server!(websocket: Websocket::new(), websocket())),
+        ("max_message_size", endpoint!(max_message_size: 0, 1, usize::MAX)),
+        ("max_frame_size", endpoint!(max_frame_size: 0, 1, usize::MAX)),
+        ("max_fragments", endpoint!(max_fragments: 0, 1, usize::MAX)),
+        ("read_buffer_size", endpoint!(read_buffer_size: 0, 1, usize::MAX)),
+        ("outbox_bytes", endpoint!(outbox_bytes: 0, 1, usize::MAX)),
+        ("outbox_messages", endpoint!(outbox_messages: 0, 1, usize::MAX)),
+        ("max_topics", endpoint!(max_topics: 0, 1, usize::MAX)),
+        ("overflow", endpoint!(overflow: Overflow::Close, Overflow::Refuse)),
+        ("ping_interval", endpoint!(ping_interval: Duration::ZERO, INSTANT, Duration::MAX)),
+        ("ping_timeout", endpoint!(ping_timeout: Duration::ZERO, INSTANT, Duration::MAX)),
+        ("write_timeout", endpoint!(write_timeout: Duration::ZERO, INSTANT, Duration::MAX)),
+        ("close_timeout", endpoint!(close_timeout: Duration::ZERO, INSTANT, Duration::MAX)),
+        ("origins", endpoint!(allow_origin: "", "null", "https://a", "https://a/", long())),
+        ("subprotocols", endpoint!(subprotocols: [""], ["a"], ["a b"], [long()])),
+    ]
+}
+
+/// Counts its connections' beginnings and ends, and echoes.
+#[derive(Default)]
+struct Counted {
+    open: AtomicI64,
+    served: AtomicUsize,
+}
+
+struct Endpoint(Arc<Counted>, ConnectionId);
+
+#[async_trait]
+impl WebsocketController for Endpoint {
+    async fn handle_connection(&self, _: &SessionId) -> Result<(), Error> {
+        self.0.open.fetch_add(1, Ordering::Relaxed);
+        self.0.served.fetch_add(1, Ordering::Relaxed);
+        let _ = Comms::connection(self.1).subscribe("extremes");
+        Ok(())
+    }
+
+    async fn handle_message(&self, _: &SessionId, message: Message) -> Result<(), Error> {
+        Comms::connection(self.1).send(message)?;
+        Ok(())
+    }
+
+    async fn handle_close(&self, _: &SessionId, _: CloseCode, _: &str) -> Result<(), Error> {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+struct Routes(Arc<Counted>);
+
+#[async_trait]
+impl Controller for Routes {
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        let user: i64 = request.param("user")?.parse()?;
+        if request.header("Upgrade").is_none() {
+            return Ok(Response::new().text(format!("hello, {user}")));
+        }
+        let endpoint = Endpoint(Arc::clone(&self.0), request.connection_id());
+        WebsocketController::handle(&endpoint, &request.with_session(user)).await
+    }
+}
+
+/// A WebSocket of `user`, if the setting lets it in.
+fn open(server: &http::ServerHandle, user: i64) -> Option<Raw> {
+    let mut client = Raw::connect(server.local_addr());
+    client.send(upgrade_request(&format!("/{user}"), "").as_bytes());
+    let head = client.try_head().ok().flatten()?;
+    // Refused by a limit, in good order.
+    if [400, 408, 431, 503].contains(&status(&head)) {
+        return None;
+    }
+    assert_eq!(status(&head), 101, "{head}");
+    Some(client)
+}
+
+/// Reads until the end, in whatever way it comes.
+fn read_to_the_end(client: &mut Raw) {
+    let mut buffer = vec![0; 64 << 10];
+    while client.stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
+}
+
+/// Drives a server that `change` has changed through everything. How many WebSockets it served.
+fn drive(change: impl Fn(Server) -> Server) -> Result<usize, http::Error> {
+    static NEXT: AtomicI64 = AtomicI64::new(930_000);
+    let user = NEXT.fetch_add(10, Ordering::Relaxed);
+    let counted = Arc::new(Counted::default());
+    let routes = vec![route!("/:user" => Routes(Arc::clone(&counted)))];
+    let server = Server::new(routes).websocket(websocket()).shutdown_timeout(2 * SECOND);
+    let server = change(server).bind("127.0.0.1:0").spawn()?;
+
+    // Plain use.
+    let mut plain = Raw::connect(server.local_addr());
+    plain.send(get(&format!("/{user}")).as_bytes());
+    let _ = plain.try_head();
+    drop(plain);
+    if let Some(mut client) = open(&server, user) {
+        client.send_text("x");
+        client.send_frame(0x01, b"in ");
+        client.send_frame(0x80, b"parts");
+        client.send_frame(0x89, b"ping");
+        let _ = Comms::websocket(user).send("pushed");
+        let _ = Comms::topic("extremes").send("published");
+        // Closing, by the client.
+        client.send_close(1000, "bye");
+        read_to_the_end(&mut client);
+    }
+    // Closing, by the server, of a client that answers, and of one that does not.
+    if let Some(mut client) = open(&server, user + 1) {
+        let _ = Comms::websocket(user + 1).close(CloseCode::Normal, "enough");
+        client.send_close(1000, "");
+        read_to_the_end(&mut client);
+    }
+    let _mute = open(&server, user + 2);
+    let _ = Comms::websocket(user + 2).close(CloseCode::Normal, "enough");
+    // A slow client, more than the kernel takes.
+    let _slow = open(&server, user + 3);
+    let message = Message::binary(vec![7; 5 << 20]);
+    for _ in 0..4 {
+        let _ = Comms::websocket(user + 3).send(&message);
+        let _ = Comms::websocket(user + 3).send("short");
+    }
+    // A slow client at the time of the shutdown.
+    let _last = open(&server, user + 4);
+    for _ in 0..4 {
+        let _ = Comms::websocket(user + 4).send(&message);
+    }
+    let report = server.shutdown()?;
+    assert_eq!(report.running, 0, "{report:?}");
+    let left = counted.open.load(Ordering::Relaxed);
+    assert_eq!(left, 0, "{left} handlers were not told of the end");
+    Ok(counted.served.load(Ordering::Relaxed))
+}
+
+/// Panics of rwf's threads so far.
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn note_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let thread = thread::current();
+        if thread.name().is_some_and(|name| name.starts_with("rwf-")) {
+            PANICS.lock().push(format!("{info}"));
+        }
+        usual(info);
+    }));
+}
+
+/// Drives one change, and fails when that hangs.
+fn try_out(setting: &str, what: &str, change: Box<dyn Fn(Server) -> Server + Send>) -> String {
+    let (sender, result) = channel();
+    let thread = thread::spawn(move || sender.send(drive(change)).unwrap_or_default());
+    match result.recv_timeout(4 * DEADLINE) {
+        Ok(Ok(served)) => format!("{what}: {served} WebSockets"),
+        Ok(Err(http::Error::Setting { name, reason })) => {
+            // The setters of lists are named for what they add.
+            let names = [setting, what.split('(').next().unwrap_or_default()];
+            assert!(names.contains(&name), "{what} is an error of `{name}`: {reason}");
+            assert!(reason.contains("has to be"), "{what} does not say its bounds: {reason}");
+            format!("{what}: `{name}` {reason:.80}")
+        }
+        Ok(Err(error)) => panic!("{what} starts no server, without its name: {error}"),
+        Err(RecvTimeoutError::Timeout) => panic!("{what} hangs"),
+        Err(RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+                panic!("{what} fails: {text}")
+            }
+            Ok(()) => unreachable!("it sends before it ends"),
+        },
+    }
+}
+
+#[test]
+fn every_setting_works_at_its_extremes_or_is_an_error_that_names_it() {
+    note_panics();
+    let changes: Vec<_> = settings()
+        .into_iter()
+        .flat_map(|(setting, changes)| changes.into_iter().map(move |change| (setting, change)))
+        .collect();
+    let changes = Mutex::new(changes.into_iter());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let next = changes.lock().next();
+                    let Some((setting, (what, change))) = next else { break };
+                    let what = format!("{what:.60}");
+                    println!("{}", try_out(setting, &what, change));
+                }
+            });
+        }
+    });
+    assert!(PANICS.lock().is_empty(), "{:#?}", PANICS.lock());
+}
+
+#[test]
+fn no_setting_is_forgotten_here() {
+    let tried: Vec<_> = settings().into_iter().map(|(name, _)| name).collect();
+    for (file, of) in [("settings.rs", "Settings"), ("websocket/settings.rs", "Websocket")] {
+        let path = format!("{}/src/{file}", env!("CARGO_MANIFEST_DIR"));
+        let source = std::fs::read_to_string(path).unwrap();
+        let (_, rest) = source.split_once(&format!("struct {of} {{")).expect("the struct is there");
+        let (fields, _) = rest.split_once("\n}").expect("the struct ends");
+        let fields = fields.lines().filter_map(|line| line.trim().strip_prefix("pub(crate) "));
+        let mut count = 0;
+        for field in fields.filter_map(|field| Some(field.split_once(':')?.0)) {
+            assert!(tried.contains(&field), "`{field}` is not tried at its extremes");
+            count += 1;
+        }
+        assert!(count > 10, "{file} was not understood");
+    }
+}
