@@ -56,8 +56,9 @@
 //! 5. Whoever sends to the connection, on whatever thread, writes what the client takes at once, without blocking. What
 //!    the client does not take waits in the *outbox*, and a *writer* thread waits with it until it has caught up.
 //! 6. Whoever closes first seals the outbox: what waits goes out, then the close frame, then the end of the stream.
-//!    The reader reads on until the client ends too. The *watchdog*, one thread per server, cuts what takes too long.
-//! 7. `handle_close` is called, `handle` returns, and the thread ends, or waits a moment for another connection.
+//!    `handle_close` is called: for the program the connection is over.
+//! 7. The reader reads on until the client ends too. The *watchdog*, one thread per server, cuts what takes too long.
+//!    `handle` returns, and the thread ends, or waits a moment for another connection.
 //!
 //! That `handle` *is* the connection makes a hand-written [`Controller`](controller::Controller) equal to the derive,
 //! lets a controller be made for one connection from its request, and keeps a panic on the thread that it concerns.
@@ -81,7 +82,7 @@
 //! websocket/   outbox                              the only writer
 //! http/        parser, response · websocket/ decoder, frame, batch, settings · session, settings
 //!              socket, watchdog · http/ cookie, peer       bytes in and out; the clock; whom to believe
-//! (ground)     deadline, error, executor, logging, os, shown, signals · http/ headers, host … · websocket/ header, message, close
+//! (ground)     deadline, error, executor, logging, os, rule, shown, signals · http/ headers, host … · websocket/ header, message, close
 //! ```
 
 mod deadline;
