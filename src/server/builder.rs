@@ -125,7 +125,8 @@ impl Server {
         max_queued_bytes: usize
         /// After how long a handler that still runs is worth a warning in the log. Default 30 s.
         handler_warning: Duration
-        /// The most connections that wait for `accept`; the system may allow less. Default 4,096.
+        /// The most connections that wait for `accept`; the system may allow less. Default 4,096. A
+        /// [given listener](Self::listener) has its own.
         backlog: u32
         /// The stack of a connection's thread, which its handlers use, in bytes: from 128 KiB to 1 GiB. Default 2 MiB, of
         /// which only what is used takes memory.
@@ -264,6 +265,8 @@ impl Server {
 
 impl Address {
     fn listen(self, backlog: u32) -> Result<(TcpListener, SocketAddr), Error> {
+        // A given listener is as its program wants it.
+        let is_given = matches!(self, Self::Listener(_));
         let (listener, address) = match self {
             Self::Unresolved(address, source) => return Err(Error::Address { address, source }),
             Self::Listener(listener) => {
@@ -277,7 +280,9 @@ impl Address {
         };
         listener
             .and_then(|listener| {
-                os::lengthen_backlog(&listener, backlog)?;
+                if !is_given {
+                    os::lengthen_backlog(&listener, backlog)?;
+                }
                 let local_addr = listener.local_addr()?;
                 Ok((listener, local_addr))
             })
