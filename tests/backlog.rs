@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Raw, get, status, upgrade_request, wait_until};
+use common::{DEADLINE, Raw, client_frame, get, status, upgrade_request, wait_until};
 use process::ServerProcess;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
@@ -110,6 +110,21 @@ fn assert_calm(what: &str, server: &ServerProcess, clients: &mut [Raw]) {
     assert!(lines <= 2, "{lines} lines in a second:\n{}", server.log());
     assert!(time < Duration::from_millis(250), "it computed for {time:?} of a second: it spins");
     assert!(longest < Duration::from_secs(1), "a client that was there waited for {longest:?}");
+}
+
+/// Fails unless a client that sends more than the systems between hold, and reads its echoes meanwhile, gets all.
+fn assert_long_echo(client: &mut Raw) {
+    const COUNT: usize = 300;
+    let mut writer = client.stream.try_clone().unwrap();
+    let sending = thread::spawn(move || {
+        let frame = client_frame(0x82, &[7; 64 << 10]);
+        (0..COUNT).try_for_each(|_| writer.write_all(&frame))
+    });
+    for number in 0..COUNT {
+        let frame = client.frame();
+        assert_eq!((frame.first, frame.payload.len()), (0x82, 64 << 10), "echo {number}");
+    }
+    sending.join().unwrap().expect("the client could not send");
 }
 
 /// Waits until the server has logged that it cannot go on.
@@ -246,6 +261,9 @@ fn without_threads_clients_are_served_and_accepting_goes_on_when_there_are_some(
     }
     wait_for_trouble(&server);
     assert_calm("threads", &server, &mut inside);
+    // Nor is there a thread to wait for a client that takes its time.
+    assert_long_echo(&mut inside[0]);
+    assert_calm("threads again", &server, &mut inside);
 
     inside.truncate(20);
     wait_until("there are threads again", || server.threads() == idle + 20);

@@ -281,7 +281,7 @@ impl Raw {
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.received).into_owned()
+        String::from_utf8_lossy(&self.received[..self.received.len().min(200)]).into_owned()
     }
 }
 
