@@ -326,8 +326,11 @@ fn a_handler_that_notifies_in_a_loop_reaches_all_who_read_and_waits_for_none() {
     }
     let (reached, longest) = results.recv_timeout(DEADLINE).unwrap();
     println!("the longest of {COUNT} sends to five clients, two of them full: {longest:.1?}");
-    let wrong: Vec<_> = reached.iter().filter(|reached| **reached != Ok(3)).collect();
-    assert!(wrong.is_empty(), "three took it, and it says: {wrong:?}");
+    // The systems on both sides may make more room for the full ones at any time.
+    let wrong: Vec<_> = reached.iter().filter(|reached| !matches!(reached, Ok(3..=5))).collect();
+    assert!(wrong.is_empty(), "three took it at least, and it says: {wrong:?}");
+    let by_three = reached.iter().filter(|reached| **reached == Ok(3)).count();
+    assert!(by_three > COUNT / 2, "the full ones took most of it: {reached:?}");
     assert!(longest < AT_ONCE, "a send took {longest:?}");
     for session in &full {
         assert!(Comms::websocket(session).is_connected(), "refusing closes nobody");

@@ -27,7 +27,7 @@ use rwf::prelude::*;
 /// A test goes on for so long at most, on machines where its rounds take longer.
 const BUDGET: Duration = Duration::from_secs(7);
 /// What waits for nobody takes microseconds; this long it takes only if it waits, or on a machine that does.
-const AT_ONCE: Duration = Duration::from_secs(1);
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// From the clock, unless `RWF_SEED` says where to begin.
 fn random() -> Random {
