@@ -80,11 +80,12 @@
 //! http/        request   topics · websocket/ connection, handshake    who has subscribed; the reader's side
 //!              link                                a connection as its server sees it
 //! websocket/   outbox                              the only writer
-//! http/        parser, response · websocket/ decoder, frame, batch, settings · session, settings
+//! http/        parser, response, origin · websocket/ decoder, frame, batch, settings · session, settings
 //!              socket, watchdog · http/ cookie, peer       bytes in and out; the clock; whom to believe
-//! (ground)     deadline, error, executor, logging, os, rule, shown, signals · http/ headers, host … · websocket/ header, message, close
+//! (ground)     contained, deadline, error, executor, os, rule, shown, signals · http/ headers, host … · websocket/ header, message, close
 //! ```
 
+mod contained;
 mod deadline;
 mod error;
 mod executor;
@@ -94,7 +95,6 @@ mod executor;
 #[path = "../tests/fuzz/checks.rs"]
 pub mod fuzz;
 mod link;
-mod logging;
 mod os;
 /// What the micro-benchmarks call of the inside.
 #[cfg(any(test, bench_parts))]

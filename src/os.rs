@@ -5,9 +5,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-#[cfg(unix)]
-use parking_lot::Mutex;
-
 /// How long an `accept` is woken at most.
 const WAKE_TIME: Duration = Duration::from_secs(5);
 /// The longest pause between two attempts.
@@ -16,7 +13,7 @@ const MAX_WAKE_PAUSE: Duration = Duration::from_millis(100);
 /// Writes what the kernel takes at once, without blocking; [`io::ErrorKind::WouldBlock`] when it takes nothing.
 ///
 /// `MSG_DONTWAIT` concerns this call alone, where `O_NONBLOCK` would concern the reader of the socket too.
-/// Systems without it always say `WouldBlock`, so that the caller falls back on [`send_within`].
+/// Systems without it always say `WouldBlock`, and write with [`send_patiently`] and [`send_within`] alone.
 pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     #[cfg(unix)]
     {
@@ -67,7 +64,7 @@ pub(crate) fn send_patiently(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::
     }
     #[cfg(not(unix))]
     {
-        send_within(stream, slices, Duration::from_millis(50))
+        send_within(stream, slices, Duration::from_millis(10))
     }
 }
 
@@ -157,9 +154,9 @@ fn receive(
 /// What any number of threads wait for beside their sockets: told once, it ends all these waits and those to come.
 #[derive(Debug)]
 pub(crate) struct Stop {
-    /// Closed to tell: the other end then is readable for good.
     #[cfg(unix)]
-    pipe: Mutex<Option<io::PipeWriter>>,
+    pipe: io::PipeWriter,
+    /// Readable for good once a byte was written, which nobody reads.
     #[cfg(unix)]
     told: io::PipeReader,
 }
@@ -169,7 +166,7 @@ impl Stop {
         #[cfg(unix)]
         {
             let (told, pipe) = io::pipe()?;
-            Ok(Self { pipe: Mutex::new(Some(pipe)), told })
+            Ok(Self { pipe, told })
         }
         #[cfg(not(unix))]
         Ok(Self {})
@@ -178,8 +175,9 @@ impl Stop {
     pub(crate) fn tell(&self) {
         #[cfg(unix)]
         {
-            let pipe = self.pipe.lock().take();
-            drop(pipe);
+            use std::io::Write;
+            // An empty pipe has room for a byte.
+            let _ = (&self.pipe).write(&[0]);
         }
     }
 }

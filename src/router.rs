@@ -5,6 +5,8 @@ use std::fmt;
 use crate::controller::http::{Controller, name_of};
 use crate::error::Error;
 use crate::http::path::{self, Parameters, Pattern};
+use crate::rule::Unfit;
+use crate::websocket::settings::Websocket;
 
 /// A path with its controller: what [`route!`](crate::route) makes.
 pub struct Route {
@@ -48,14 +50,21 @@ pub(crate) struct Router {
 impl Router {
     /// # Errors
     ///
-    /// A path is wrong, or two routes match the same paths.
-    pub(crate) fn new(routes: Vec<Route>) -> Result<Self, Error> {
+    /// A path is wrong, two routes match the same paths, or an endpoint has a setting that cannot work.
+    pub(crate) fn new(routes: Vec<Route>, defaults: &Websocket) -> Result<Self, Error> {
         let mut parsed: Vec<(Pattern, Route)> = Vec::with_capacity(routes.len());
         for route in routes {
             let pattern = Pattern::parse(&route.path)
                 .map_err(|reason| Error::Path { path: route.path.clone(), reason })?;
             if let Some((first, _)) = parsed.iter().find(|(other, _)| other.is_like(&pattern)) {
                 return Err(Error::Duplicate { first: first.to_string(), second: route.path });
+            }
+            if let Some(endpoint) = route.controller.endpoint(defaults.clone()) {
+                let of_the_route = |Unfit { name, reason }| {
+                    let reason = format!("of the route {:?} {reason}", route.path);
+                    Error::Setting { name, reason }
+                };
+                endpoint.check().map_err(of_the_route)?;
             }
             parsed.push((pattern, route));
         }
@@ -100,7 +109,8 @@ mod tests {
     }
 
     fn router(paths: &[&str]) -> Result<Router, Error> {
-        Router::new(paths.iter().map(|path| Route::new(*path, Nothing)).collect())
+        let routes = paths.iter().map(|path| Route::new(*path, Nothing)).collect();
+        Router::new(routes, &Websocket::new())
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) fn between(name: &'static str, value: usize, least: usize, most: usiz
     rule(name, value, is_fit, &format!("has to be at least {least} and at most {most}"))
 }
 
-/// Each of `values` has to be what `is_fit` says, which `rule` says in words.
+/// Each of `values` has to be what `is_fit` says, which `what` says in words.
 pub(crate) fn all(
     name: &'static str,
     values: &[String],

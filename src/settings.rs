@@ -113,7 +113,7 @@ impl Settings {
             "session_cookie",
             session_cookie.as_slice(),
             is_token,
-            "has to be letters, digits, `-` or `_`",
+            "has to be a name without spaces or separators",
         )?;
         websocket.check()
     }

@@ -27,6 +27,14 @@ impl<T: fmt::Display> Shown<T> {
         Self { what, max: MAX_TEXT }
     }
 
+    /// As a field of the log: bare where that is one word, and otherwise in quotes, so that no other field can be forged.
+    pub(crate) fn field(what: T) -> String {
+        let text = what.to_string();
+        let is_plain = |c: char| c.is_alphanumeric() || "-_.@{}".contains(c);
+        let shown = Shown::value(&text);
+        if text.chars().all(is_plain) { shown.to_string() } else { format!("{shown:?}") }
+    }
+
     /// Writes it with the characters in `kept` as they are.
     fn write(&self, f: &mut fmt::Formatter<'_>, kept: &[char]) -> fmt::Result {
         let mut line = Line { f, kept, room: self.max, length: 0 };

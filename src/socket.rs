@@ -136,6 +136,11 @@ impl Socket {
         os::set_stall_timeout(&self.stream, timeout);
     }
 
+    #[cfg(all(test, target_os = "linux"))]
+    pub(crate) fn has_stall_timeout(&self) -> bool {
+        rustix::net::sockopt::tcp_user_timeout(&self.stream).is_ok_and(|millis| millis > 0)
+    }
+
     /// Writes all of `parts`, one behind the other, waiting up to `timeout` each time that the peer takes nothing.
     pub(crate) fn write_all(&self, parts: [&[u8]; 2], timeout: Duration) -> io::Result<()> {
         let mut slices = parts.map(IoSlice::new);

@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::contained::contained;
 use crate::deadline;
 use crate::socket::Socket;
 
@@ -126,6 +126,9 @@ impl Shared {
                         socket.cut();
                     }
                 });
+            } else if next_check <= now {
+                unlocked(&mut state, &mut check);
+                next_check = deadline::after(interval);
             } else if let Some(waiting) = flushing.pop_front() {
                 unlocked(&mut state, || {
                     if let Some(waiting) = Weak::<dyn Flush>::upgrade(&waiting) {
@@ -135,9 +138,6 @@ impl Shared {
             } else if state.next_flush.is_some_and(|at| at <= now) {
                 state.next_flush = None;
                 flushing.extend(state.waiting.drain(..));
-            } else if next_check <= now {
-                unlocked(&mut state, &mut check);
-                next_check = deadline::after(interval);
             } else {
                 let moments = [next_cut, state.next_flush].into_iter().flatten();
                 let next = moments.fold(next_check, Instant::min);
@@ -150,9 +150,7 @@ impl Shared {
 /// Runs `action` without the lock. It may run code of the program, a destructor or a logger, whose panic must not end
 /// the thread that every connection relies on.
 fn unlocked(state: &mut MutexGuard<'_, State>, action: impl FnOnce()) {
-    MutexGuard::unlocked(state, || {
-        let _ = catch_unwind(AssertUnwindSafe(action));
-    });
+    MutexGuard::unlocked(state, || contained(action));
 }
 
 #[cfg(test)]

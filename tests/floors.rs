@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// The drawing: files by floor, the lowest first. `lib.rs`, `prelude.rs` and each `mod.rs` are the roof.
 const FLOORS: &[&[&str]] = &[
     &[
+        "contained",
         "deadline",
         "error",
         "executor",
@@ -16,7 +17,6 @@ const FLOORS: &[&[&str]] = &[
         "http/method",
         "http/path",
         "http/status",
-        "logging",
         "os",
         "rule",
         "shown",
@@ -34,7 +34,14 @@ const FLOORS: &[&[&str]] = &[
         "websocket/decoder",
         "websocket/frame",
     ],
-    &["http/response", "watchdog", "session", "websocket/batch", "websocket/settings"],
+    &[
+        "http/origin",
+        "http/response",
+        "watchdog",
+        "session",
+        "websocket/batch",
+        "websocket/settings",
+    ],
     &["settings", "websocket/handshake", "websocket/outbox"],
     &["link", "topics", "websocket/connection"],
     &["registry"],

@@ -18,6 +18,15 @@ pub(crate) fn websocket_controller(input: DeriveInput) -> TokenStream {
             ) -> ::core::result::Result<::rwf::http::Response, ::rwf::controller::Error> {
                 ::rwf::controller::WebsocketController::handle(self, request).await
             }
+
+            fn endpoint(
+                &self,
+                defaults: ::rwf::controller::Websocket,
+            ) -> ::core::option::Option<::rwf::controller::Websocket> {
+                ::core::option::Option::Some(
+                    ::rwf::controller::WebsocketController::websocket(self, defaults),
+                )
+            }
         }
 
         // The documented program imports `Websocket` beside this derive, for the settings that it may come to need.

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::controller::error::Error;
 use crate::http::request::Request;
 use crate::http::response::Response;
+use crate::websocket::settings::Websocket;
 
 /// Answers the requests of a route, on the thread of their connection.
 ///
@@ -42,6 +43,13 @@ pub trait Controller: Send + Sync {
     /// What `?` makes of any error. The client gets a 500 without its text, or the status that the error was given;
     /// the log gets the text.
     async fn handle(&self, request: &Request) -> Result<Response, Error>;
+
+    /// The settings of a WebSocket endpoint, so that they are checked when the server starts: the derive tells them.
+    #[doc(hidden)]
+    fn endpoint(&self, defaults: Websocket) -> Option<Websocket> {
+        let _ = defaults;
+        None
+    }
 }
 
 /// The name of a controller's type without the modules it is in, for the log.

@@ -1,19 +1,18 @@
 //! The trait for WebSocket endpoints, and the session that runs inside its `handle`.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
 
 use crate::comms::SendError;
+use crate::contained::contained;
 use crate::controller::error::Error;
 use crate::controller::http::name_of;
 use crate::executor::block_on;
 use crate::http::request::{Request, Upgrade};
 use crate::http::response::Response;
 use crate::link::Link;
-use crate::logging::contained;
 use crate::os;
 use crate::registry::Registry;
 use crate::rule::Unfit;
@@ -232,7 +231,7 @@ fn thread_name(path: &str, client: &SessionId) -> String {
 
 /// What tells the lines of one connection, and of one session, from others.
 fn who(link: &Link, client: &SessionId) -> String {
-    format!("connection={} session={}", link.id, Shown::value(client))
+    format!("connection={} session={}", link.id, Shown::field(client))
 }
 
 /// An open WebSocket with its controller.
@@ -269,25 +268,27 @@ fn guarded(
     call: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Close> {
     link.enter_handler();
-    let result = catch_unwind(AssertUnwindSafe(|| {
+    let result = contained(|| {
         // The error is the program's code too, in its text and in its end.
         call().map_err(|error| {
             let text = Shown::text(&error).to_string();
             (text, error.is::<SendError>(), error.is_chosen(), error.close())
         })
-    }));
+    });
     link.leave_handler();
     let (level, what, end) = match result {
-        Ok(Ok(())) => return Ok(()),
+        Some(Ok(())) => return Ok(()),
         // A receiver that is too slow or leaves has its own connection closed, not that of whoever sends to it.
-        Ok(Err((text, true, ..))) => (log::Level::Info, format!("could not send: {text}"), Ok(())),
-        Ok(Err((text, false, is_chosen, close))) => {
+        Some(Err((text, true, ..))) => {
+            (log::Level::Info, format!("could not send: {text}"), Ok(()))
+        }
+        Some(Err((text, false, is_chosen, close))) => {
             // That a client leaves while its handler answers is the way of the world.
             let is_expected = is_chosen || outbox.is_sealed();
             let level = if is_expected { log::Level::Info } else { log::Level::Error };
             (level, format!("failed: {text}"), Err(close))
         }
-        Err(_) => {
+        None => {
             let what = "panicked; its connection is closed".to_owned();
             (log::Level::Error, what, Err(Close::new(CloseCode::InternalError, "")))
         }

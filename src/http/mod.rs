@@ -4,6 +4,7 @@ pub(crate) mod cookie;
 pub(crate) mod headers;
 pub(crate) mod host;
 pub(crate) mod method;
+pub(crate) mod origin;
 pub(crate) mod parser;
 pub(crate) mod path;
 pub(crate) mod peer;

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::controller::error::Error;
 use crate::http::cookie::{self, Cookie};
 use crate::http::method::Method;
+use crate::http::origin::is_of_host;
 use crate::http::parser::Parsed;
 use crate::http::path::{self, Parameters};
 use crate::http::peer;
@@ -251,9 +252,16 @@ impl Request {
         let secret = self.shared.guest.get()?.new_secret?;
         // Another site can have a visitor's browser post a form here, which comes without the visitor's own cookie: a
         // new one would take its place.
-        let is_forged = !matches!(self.method(), Method::Get | Method::Head)
-            && self.header("Sec-Fetch-Site").is_some_and(|site| site == "cross-site");
+        let is_forged = !matches!(self.method(), Method::Get | Method::Head) && self.is_foreign();
         (!is_forged).then(|| Cookie::new(name, secret.to_cookie()).secure(self.is_secure()))
+    }
+
+    /// Whether a page of another site caused it. Browsers say so in the clear by `Origin` alone.
+    fn is_foreign(&self) -> bool {
+        let host = self.header("Host").unwrap_or_default();
+        let is_foreign = |origin| !is_of_host(origin, host, self.is_secure());
+        self.header("Sec-Fetch-Site").is_some_and(|site| site == "cross-site")
+            || self.header("Origin").is_some_and(is_foreign)
     }
 
     /// Takes the connection out of the request; the second time it is gone.

@@ -1,10 +1,10 @@
 //! One connection's life in HTTP: requests in order, each to its controller, until one becomes a WebSocket or the end.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::contained::contained;
 use crate::deadline;
 use crate::executor::block_on;
 use crate::http::method::Method;
@@ -14,7 +14,6 @@ use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::link::{Context, Link};
-use crate::logging::contained;
 use crate::router::{NotFound, Route, Router};
 use crate::shown::Shown;
 
@@ -194,19 +193,18 @@ impl Exchange<'_> {
         let (method, path) = (request.method(), Shown::value(request.path()));
         self.link.set_task(format!("{method} {path} connection={}", self.link.id));
         self.link.enter_handler();
-        let handle = || {
+        let result = contained(|| {
             // The error is the program's code too, in its texts and in its end.
             block_on(route.controller().handle(request))
                 .map_err(|error| (error.status(), error.to_string()))
-        };
-        let result = catch_unwind(AssertUnwindSafe(handle));
+        });
         self.link.leave_handler();
         match result {
-            Ok(Ok(response)) => response,
-            Ok(Err((status, text))) => {
+            Some(Ok(response)) => response,
+            Some(Err((status, text))) => {
                 Response::new().status(status).text(status.reason()).note(text)
             }
-            Err(_) => Response::internal_error().note("the controller panicked"),
+            None => Response::internal_error().note("the controller panicked"),
         }
     }
 

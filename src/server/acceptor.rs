@@ -4,16 +4,15 @@ use std::cell::Cell;
 use std::collections::{HashMap, hash_map};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::contained::contained;
 use crate::http::response::Response;
 use crate::http::serve::serve;
 use crate::link::{Context, Link};
-use crate::logging::contained;
 use crate::os::Acceptor;
 use crate::router::Router;
 use crate::server::pool::Pool;
@@ -71,7 +70,7 @@ impl Connections {
         let mut logged: Option<Instant> = None;
         while !self.context.is_stopping() {
             // What one connection brings about, a panic of the program's logger say, concerns no other.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.accept_one(&acceptor, &mut logged)));
+            contained(|| self.accept_one(&acceptor, &mut logged));
         }
     }
 

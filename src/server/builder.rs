@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::contained::contained;
 use crate::error::Error;
 use crate::link::Context;
-use crate::logging::contained;
 use crate::os::{self, Acceptor};
 use crate::router::{Route, Router};
 use crate::rule::Unfit;
@@ -222,7 +222,7 @@ impl Server {
     /// The server cannot start: [`Error`] says why.
     pub fn spawn(self) -> Result<ServerHandle, Error> {
         self.settings.check().map_err(|Unfit { name, reason }| Error::Setting { name, reason })?;
-        let router = Router::new(self.routes)?;
+        let router = Router::new(self.routes, &self.settings.websocket)?;
         let is_given = matches!(self.address, Address::Listener(_));
         let (listener, local_addr) = self.address.listen(self.settings.backlog)?;
         let no_thread = |source| Error::System { what: "thread", source };

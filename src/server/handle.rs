@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::contained::contained;
 use crate::deadline;
 use crate::error::Error;
-use crate::logging::contained;
 use crate::os::AcceptWaker;
 use crate::server::acceptor::Connections;
 
@@ -178,7 +178,9 @@ impl Running {
             let _ = accepting.join();
         } else {
             let address = self.local_addr;
-            log::warn!("accepting on {address} ends with the next connection: others took all");
+            contained(|| {
+                log::warn!("accepting on {address} ends with the next connection: others took all");
+            });
         }
         self.connections.end_all();
         if !self.connections.wait_until_ended(deadline) {

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::contained::contained;
 use crate::deadline;
 use crate::os;
 
@@ -104,7 +104,7 @@ impl Pool {
         let mut next = Some(first);
         while let Some(Job(job)) = next {
             // The job takes care of its panics, but whoever stops the pool counts on the threads.
-            let _ = catch_unwind(AssertUnwindSafe(job));
+            contained(job);
             os::name_thread(NAME);
             next = self.next_job(number);
         }

@@ -2,11 +2,10 @@
 
 use std::io::{self, IoSlice};
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
-use crate::logging::contained;
+use crate::contained::contained;
 use crate::websocket::frame::Frame;
 
 /// Up to here a payload is copied behind its header, so that many frames are one slice; a longer one is shared.
@@ -55,7 +54,7 @@ impl Drop for Payload {
         if bytes.is_empty() {
             return;
         }
-        if catch_unwind(AssertUnwindSafe(|| drop(bytes))).is_err() {
+        if contained(|| drop(bytes)).is_none() {
             contained(|| log::error!("the destructor of a message's payload panicked"));
         }
     }

@@ -4,10 +4,9 @@ use data_encoding::BASE64;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::http::headers::is_token;
-use crate::http::host::split_authority;
 use crate::http::method::Method;
+use crate::http::origin::{is_of_host, same_origin};
 use crate::http::parser::Parsed;
-use crate::http::peer::is_loopback_name;
 use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::shown::Shown;
@@ -151,48 +150,6 @@ fn check_origin(request: &Parsed, is_secure: bool, origins: &Origins) -> Result<
     Err(Rejection::new(Status::FORBIDDEN, reason))
 }
 
-fn same_origin(one: &str, other: &str) -> bool {
-    match (split_origin(one), split_origin(other)) {
-        (Some(one), Some(other)) => one == other,
-        _ => one == other,
-    }
-}
-
-/// Whether a page of `origin` was served by `host`. TLS may end before us unseen, so https is always possible; where it
-/// is known to be there, an http page may be anybody's who can change what the network carries. What other schemes call
-/// a host is not ours: `capacitor://localhost` is a page of an app on a phone.
-///
-/// A `Host` says no scheme, so a port that is the usual one of the origin's scheme may be left out on either side. The
-/// loopback names are one host: who can serve a page on one of them, at the same port, is this machine's own.
-fn is_of_host(origin: &str, host: &str, is_secure: bool) -> bool {
-    split_origin(origin).is_some_and(|(scheme, authority)| {
-        let is_possible = scheme == "https" || (scheme == "http" && !is_secure);
-        is_possible && !host.is_empty() && authority == normal_authority(&scheme, host)
-    })
-}
-
-/// Scheme and authority, in lower case, the authority with its port.
-fn split_origin(origin: &str) -> Option<(String, (String, String))> {
-    let (scheme, authority) = origin.split_once("://")?;
-    let scheme = scheme.to_ascii_lowercase();
-    let authority = normal_authority(&scheme, authority);
-    Some((scheme, authority))
-}
-
-/// Host and port, for a scheme in lower case.
-fn normal_authority(scheme: &str, authority: &str) -> (String, String) {
-    let usual = match scheme {
-        "http" | "ws" => "80",
-        "https" | "wss" => "443",
-        _ => "",
-    };
-    let (host, port) = split_authority(authority).unwrap_or((authority, ""));
-    let port = if port.is_empty() { usual } else { port };
-    let host =
-        if is_loopback_name(host) { "localhost".to_owned() } else { host.to_ascii_lowercase() };
-    (host, port.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,26 +247,6 @@ mod tests {
         let mut old = request(GOOD);
         old.is_http_11 = false;
         assert_eq!(status(&old), 400);
-    }
-
-    #[test]
-    fn ports_and_addresses_are_part_of_the_host() {
-        for (origin, host, expected) in [
-            ("http://localhost:8000", "localhost:8000", true),
-            ("http://localhost:8000", "localhost:8001", false),
-            ("http://localhost:8000", "127.0.0.1:8000", true),
-            ("http://127.0.0.1:8000", "LOCALHOST:8000", true),
-            ("http://[::1]:8000", "localhost:8000", true),
-            ("http://127.0.0.1:8000", "example.com:8000", false),
-            ("http://localhost.evil.example:8000", "localhost:8000", false),
-            ("http://[::1]:8000", "[::1]:8000", true),
-            ("http://[::1]", "[::1]", true),
-            ("https://a.example", "a.example:443", true),
-            ("http://a.example", "a.example:443", false),
-            ("http://", "", false),
-        ] {
-            assert_eq!(is_of_host(origin, host, false), expected, "{origin} at {host}");
-        }
     }
 
     #[test]

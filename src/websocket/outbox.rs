@@ -14,7 +14,6 @@ use std::collections::VecDeque;
 use std::io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
 use std::io::{self, IoSlice};
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle, ThreadId};
@@ -23,10 +22,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use crate::contained::contained;
 use crate::deadline;
 use crate::socket::Socket;
 use crate::watchdog::{Cut, Flush, Watchdog};
-use crate::websocket::batch::{Account, Batch};
+use crate::websocket::batch::{Account, Batch, Payload};
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::frame::Frame;
 use crate::websocket::settings::{Overflow, Websocket};
@@ -39,9 +39,9 @@ const MAX_BATCHES: usize = 16;
 const MAX_GATHERED: usize = 32 << 10;
 /// A frame up to this length is one slice of a write, copied together on the stack.
 const SHORT: usize = 128;
-/// How long a sender that finds the outbox full lets another one finish its write, which does not wait for the client
-/// but perhaps for a processor.
-const WRITE_PATIENCE: Duration = Duration::from_millis(10);
+/// How long a sender that finds the outbox full lets another one finish its write. That does not wait for the client, but
+/// on a machine that is busy it may wait for a processor.
+const WRITE_PATIENCE: Duration = Duration::from_secs(1);
 /// The writer thread's code is all in this file, and shallow; destructors of payloads may need some more.
 const WRITER_STACK: usize = 256 << 10;
 
@@ -111,7 +111,7 @@ enum Phase {
 enum WriteHalf {
     /// It lies here, and nothing waits but what the reader gathers.
     Free,
-    /// Somebody writes; or nobody may, before the start and after a failure.
+    /// Somebody writes; or nobody may, before the start and after the end.
     Taken,
     /// It lies here, because the client took no more. Somebody waits for the client.
     Blocked,
@@ -132,6 +132,10 @@ struct Rest {
     /// Since when the slow client takes nothing.
     stalled_since: Option<Instant>,
     waiter: Waiter,
+    /// The writer threads that there were, but for those whose end was seen. The reader joins them.
+    writers: Vec<JoinHandle<()>>,
+    /// What the watchdog leaves to others to drop.
+    spent: Spent,
     sealed: Option<Close>,
     /// The close frame, until the pipe takes it.
     last: Option<Frame>,
@@ -141,15 +145,13 @@ struct Rest {
 }
 
 /// Who waits for a slow client.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Waiter {
     #[default]
     Nobody,
-    /// A thread that is being started.
+    /// A writer thread whose start is not noted yet.
     Starting,
-    Thread(JoinHandle<()>),
-    /// A thread that has nothing to do any more, and is about to end.
-    Ended(JoinHandle<()>),
+    Thread,
     /// There was no thread to be had: the watchdog tries now and then.
     Watchdog,
 }
@@ -175,6 +177,9 @@ enum Round {
     Over,
     Failed(io::Error),
 }
+
+/// Payloads that are not needed any more. Their destructors may be the program's, so they are dropped last of all.
+type Spent = Vec<Payload>;
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -328,30 +333,38 @@ impl Outbox {
 
     /// Gives the connection up, with what waits for it.
     pub(crate) fn fail(&self, reason: String) {
+        drop(self.give_up(reason));
+    }
+
+    fn give_up(&self, reason: String) -> Spent {
         let mut state = self.state.lock();
         if state.is_over() {
-            return;
+            return Spent::new();
         }
-        state.phase = Phase::Failed;
-        self.is_sealed.store(true, Ordering::Release);
         if state.is_slow() {
             QUEUED.fetch_sub(state.waiting.bytes, Ordering::Relaxed);
         }
+        state.phase = Phase::Failed;
         // Nobody may write any more; whoever does finds that out.
         state.write_half = WriteHalf::Taken;
+        self.is_sealed.store(true, Ordering::Release);
         let rest = &mut *state.rest;
         rest.failure = Some(reason);
-        let given_up =
-            (mem::take(&mut rest.pipe), mem::take(&mut rest.full), mem::take(&mut rest.open));
+        let mut batches = mem::take(&mut rest.full);
+        batches.extend([mem::take(&mut rest.pipe), mem::take(&mut rest.open)]);
         self.changed.notify_all();
         drop(state);
         self.socket.cut();
-        drop(given_up);
+        batches.iter_mut().filter_map(Batch::clear).collect()
     }
 
     /// The kernel gave up a client that takes nothing, which the reader may be told instead of the writer thread.
     pub(crate) fn fail_stalled(&self) {
-        self.fail(format!("the client took nothing for {:?}", self.limits.write_timeout));
+        self.fail(self.stalled());
+    }
+
+    fn stalled(&self) -> String {
+        format!("the client took nothing for {:?}", self.limits.write_timeout)
     }
 
     /// Whether the connection is being closed, or was given up.
@@ -366,23 +379,24 @@ impl Outbox {
         state.rest.sealed.clone().or_else(failure)
     }
 
-    /// Waits for the end of a sealed outbox: everything written, or given up by the watchdog's cut at the latest.
+    /// Waits for the end of a sealed outbox: everything written, or given up. When the watchdog cuts the socket, whoever
+    /// waits for the client finds that out.
     pub(crate) fn wait_until_done(&self) -> Done {
         let mut state = self.state.lock();
-        let has_thread =
-            |state: &State| matches!(state.rest.waiter, Waiter::Starting | Waiter::Thread(_));
-        while !state.is_over() || has_thread(&state) {
+        while !state.is_over() || matches!(state.rest.waiter, Waiter::Starting | Waiter::Thread) {
             self.changed.wait(&mut state);
         }
-        let waiter = mem::take(&mut state.rest.waiter);
+        let (writers, spent) =
+            (mem::take(&mut state.rest.writers), mem::take(&mut state.rest.spent));
         let done = Done {
             failure: state.rest.failure.clone(),
             sent: state.sent_messages,
             unsent: state.waiting.messages,
         };
         drop(state);
-        if let Waiter::Ended(thread) = waiter {
-            let _ = thread.join();
+        drop(spent);
+        for writer in writers {
+            let _ = writer.join();
         }
         done
     }
@@ -484,7 +498,7 @@ impl Outbox {
         let written = match sent {
             Ok(written) => written,
             Err(error) if error.kind() == WouldBlock => 0,
-            Err(error) => return self.fail_to_write(&error),
+            Err(error) => return self.fail(self.failure(&error)),
         };
         let mut state = self.state.lock();
         if written == frame.len() {
@@ -513,21 +527,25 @@ impl Outbox {
     }
 
     fn write_and_call_waiter<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, State>) {
-        match self.write_round(state, Socket::write_now) {
+        let (round, spent) = self.write_round(state, Socket::write_now);
+        match round {
             Round::Drained | Round::Over => {}
             Round::Blocked | Round::Unfinished => self.call_waiter(self.state.lock()),
-            Round::Failed(error) => self.fail_to_write(&error),
+            Round::Failed(error) => self.fail(self.failure(&error)),
         }
+        // Last of all: its destructors may take their time.
+        drop(spent);
     }
 
-    /// Takes the write half, which lies here, writes what waits, and lays it down again.
+    /// Takes the write half, which lies here, writes what waits, and lays it down again. What was written is for the
+    /// caller to drop, when it has done what the round's end asks for.
     fn write_round(
         &self,
         mut state: MutexGuard<'_, State>,
         write: impl Fn(&Socket, &[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> Round {
+    ) -> (Round, Spent) {
         let mut pipe = state.take_write_half();
-        let mut spent = Vec::new();
+        let mut spent = mem::take(&mut state.rest.spent);
         let mut batches = 0;
         let round = loop {
             if pipe.is_empty() && !state.load(&mut pipe) {
@@ -566,14 +584,15 @@ impl Outbox {
                 }
                 if state.phase == Phase::Sealed {
                     state.phase = Phase::Done;
+                    state.write_half = WriteHalf::Taken;
                 }
             }
             Round::Over | Round::Failed(_) => {}
         }
         self.changed.notify_all();
         drop(state);
-        drop((spent, pipe));
-        round
+        spent.extend(pipe.clear());
+        (round, spent)
     }
 
     /// Takes written messages off the account.
@@ -589,22 +608,13 @@ impl Outbox {
 
     /// Has somebody wait for the client, if nobody does.
     fn call_waiter<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
-        if state.write_half != WriteHalf::Blocked {
+        if state.write_half != WriteHalf::Blocked || state.rest.waiter != Waiter::Nobody {
             return;
         }
-        let ended = match mem::take(&mut state.rest.waiter) {
-            Waiter::Nobody => None,
-            Waiter::Ended(thread) => Some(thread),
-            waiting => {
-                state.rest.waiter = waiting;
-                return;
-            }
-        };
-        state.rest.waiter = Waiter::Starting;
+        let rest = &mut *state.rest;
+        rest.waiter = Waiter::Starting;
+        rest.writers.retain(|writer| !writer.is_finished());
         drop(state);
-        if let Some(thread) = ended {
-            let _ = thread.join();
-        }
         let outbox = Arc::clone(self);
         let thread = thread::Builder::new()
             .name("rwf-writer".to_owned())
@@ -612,32 +622,30 @@ impl Outbox {
             .spawn(move || outbox.run_writer());
         match thread {
             Ok(thread) => {
-                self.state.lock().rest.waiter = Waiter::Thread(thread);
+                let mut state = self.state.lock();
+                state.rest.waiter = Waiter::Thread;
+                state.rest.writers.push(thread);
                 self.changed.notify_all();
             }
             Err(_) => self.have_watchdog_wait(),
         }
     }
 
-    /// The writer thread. There is one at a time, so that none resets the stall timeout of another; the reader joins the
-    /// last one when the connection ends.
+    /// The writer thread. There is one at a time, so that none resets the stall timeout of another.
     fn run_writer(&self) {
         loop {
-            let waited = catch_unwind(AssertUnwindSafe(|| self.wait_for_client()));
-            if waited.is_err() {
+            if contained(|| self.wait_for_client()).is_none() {
                 self.fail("the writer thread panicked".to_owned());
             }
             let mut state = self.state.lock();
-            while matches!(state.rest.waiter, Waiter::Starting) {
+            while state.rest.waiter == Waiter::Starting {
                 self.changed.wait(&mut state);
             }
             // Somebody who found the client slow again left it to this thread.
             if state.is_slow() && !state.is_over() {
                 continue;
             }
-            if let Waiter::Thread(thread) = mem::take(&mut state.rest.waiter) {
-                state.rest.waiter = Waiter::Ended(thread);
-            }
+            state.rest.waiter = Waiter::Nobody;
             self.changed.notify_all();
             return;
         }
@@ -646,20 +654,23 @@ impl Outbox {
     /// Waits and writes until the client has caught up or is given up.
     fn wait_for_client(&self) {
         self.socket.set_stall_timeout(Some(self.limits.write_timeout));
-        while let Some(time) = self.retry(Socket::write_patiently) {
+        loop {
+            let (next_try, spent) = self.retry(Socket::write_patiently);
+            drop(spent);
+            let Some(time) = next_try else { break };
             match self.socket.wait_writable(time) {
-                Err(error) if error.kind() != Interrupted => self.fail_to_write(&error),
+                Err(error) if error.kind() != Interrupted => self.fail(self.failure(&error)),
                 _ => {}
             }
         }
         self.socket.set_stall_timeout(None);
     }
 
-    /// Tries what a slow client takes now. How long to wait before the next try; `None` when there is no need for one.
+    /// Tries what a slow client takes now. How long to wait before the next try, if there is need for one.
     fn retry(
         &self,
         write: impl Fn(&Socket, &[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> Option<Duration> {
+    ) -> (Option<Duration>, Spent) {
         let timeout = self.limits.write_timeout;
         let mut state = self.state.lock();
         // A sender that tries just now does not wait for the client.
@@ -667,27 +678,29 @@ impl Outbox {
             self.changed.wait(&mut state);
         }
         if state.write_half != WriteHalf::Blocked {
-            return None;
+            return (None, Spent::new());
         }
-        match self.write_round(state, write) {
+        let (round, mut spent) = self.write_round(state, write);
+        let next_try = match round {
             Round::Drained | Round::Over => None,
             Round::Unfinished => Some(Duration::ZERO),
             Round::Blocked => {
                 let stalled_since = self.state.lock().rest.stalled_since;
-                let left =
-                    timeout.saturating_sub(stalled_since.map_or(Duration::ZERO, |at| at.elapsed()));
-                if left.is_zero() {
-                    self.fail_stalled();
-                    return None;
+                let stalled = stalled_since.map_or(Duration::ZERO, |since| since.elapsed());
+                if stalled < timeout {
+                    // Tried now and then, because a wait can overlook a little room.
+                    Some((timeout - stalled).min(timeout / 4))
+                } else {
+                    spent.extend(self.give_up(self.stalled()));
+                    None
                 }
-                // Tried now and then, because a wait can overlook a little room.
-                Some(left.min(timeout / 4))
             }
             Round::Failed(error) => {
-                self.fail_to_write(&error);
+                spent.extend(self.give_up(self.failure(&error)));
                 None
             }
-        }
+        };
+        (next_try, spent)
     }
 
     /// There is no thread to wait for the client: the watchdog tries now and then until it has caught up.
@@ -703,10 +716,10 @@ impl Outbox {
         }
     }
 
-    fn fail_to_write(&self, error: &io::Error) {
+    fn failure(&self, error: &io::Error) -> String {
         match error.kind() {
-            ConnectionAborted => self.fail_stalled(),
-            _ => self.fail(format!("cannot write: {error}")),
+            ConnectionAborted => self.stalled(),
+            _ => format!("cannot write: {error}"),
         }
     }
 }
@@ -721,24 +734,35 @@ impl Drop for Outbox {
 }
 
 impl Flush for Outbox {
+    /// On the watchdog's thread, which every connection relies on: nothing of the program's is dropped here.
     fn flush_waiting(self: Arc<Self>) {
         let mut state = self.state.lock();
         state.is_watched = false;
-        if !matches!(state.rest.waiter, Waiter::Watchdog) {
-            return self.write_what_waits(state);
-        }
-        drop(state);
-        if self.retry(Socket::write_now).is_some() {
-            return self.have_watchdog_wait();
-        }
-        self.socket.set_stall_timeout(None);
-        let mut state = self.state.lock();
-        if state.is_slow() && !state.is_over() {
+        let is_waiting = state.rest.waiter == Waiter::Watchdog;
+        let spent = if is_waiting {
             drop(state);
-            return self.have_watchdog_wait();
+            self.retry(Socket::write_now).1
+        } else if state.write_half == WriteHalf::Free {
+            match self.write_round(state, Socket::write_now) {
+                (Round::Failed(error), mut spent) => {
+                    spent.extend(self.give_up(self.failure(&error)));
+                    spent
+                }
+                (_, spent) => spent,
+            }
+        } else {
+            return;
+        };
+        if is_waiting {
+            self.socket.set_stall_timeout(None);
         }
-        state.rest.waiter = Waiter::Nobody;
-        self.write_what_waits(state);
+        let mut state = self.state.lock();
+        state.rest.spent.extend(spent);
+        if is_waiting {
+            state.rest.waiter = Waiter::Nobody;
+        }
+        // It may have become slow, or still be.
+        self.call_waiter(state);
     }
 }
 
@@ -835,19 +859,29 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::websocket::message::Message;
     use bytes::Bytes;
+    use std::cell::RefCell;
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc::channel;
+
+    /// Nothing that works takes so long.
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     fn text(text: &str) -> Frame {
         Frame::message(text.into())
     }
 
-    fn outbox(settings: &Websocket) -> (Arc<Outbox>, TcpStream) {
+    fn pair() -> (Arc<Socket>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let socket = Arc::new(Socket::new(listener.accept().unwrap().0, true).unwrap());
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        (Arc::new(Socket::new(listener.accept().unwrap().0, true).unwrap()), peer)
+    }
+
+    fn outbox(settings: &Websocket) -> (Arc<Outbox>, TcpStream) {
+        let (socket, peer) = pair();
         let opening = b"opening".to_vec();
         (Outbox::new(socket, Watchdog::default(), settings, usize::MAX, opening), peer)
     }
@@ -910,5 +944,119 @@ mod tests {
         assert_eq!(outbox.send(&text("too late")), Err(Refused::Closing));
         let done = outbox.wait_until_done();
         assert_eq!((done.failure.as_deref(), done.unsent), (Some("the cable was cut"), 1));
+    }
+
+    /// Memory with a destructor, too long to be copied.
+    fn owned(length: usize, on_drop: impl FnOnce() + Send + 'static) -> Frame {
+        struct Owned<F: FnOnce()>(Vec<u8>, Option<F>);
+        impl<F: FnOnce()> AsRef<[u8]> for Owned<F> {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        impl<F: FnOnce()> Drop for Owned<F> {
+            fn drop(&mut self) {
+                self.1.take().into_iter().for_each(|on_drop| on_drop());
+            }
+        }
+        let payload = Bytes::from_owner(Owned(vec![7; length], Some(on_drop)));
+        Frame::message(Message::binary(payload))
+    }
+
+    #[test]
+    fn the_watchdog_drops_nothing_of_the_programs() {
+        let (socket, _peer) = pair();
+        let watchdog = Watchdog::default();
+        let watching = watchdog.start(PATIENCE, || ()).unwrap();
+        let outbox = Outbox::new(socket, watchdog.clone(), &Websocket::new(), usize::MAX, vec![]);
+        outbox.start();
+        outbox.gather();
+        let (tell, told) = channel();
+        let on_drop = move || tell.send(thread::current().id()).unwrap();
+        outbox.send(&owned(5000, on_drop)).unwrap();
+        // The handler takes its time, so that the watchdog writes what was gathered.
+        while outbox.state.lock().waiting.messages > 0 {
+            thread::yield_now();
+        }
+        assert!(told.try_recv().is_err(), "the watchdog ran a destructor");
+        outbox.send(&text("the next")).unwrap();
+        outbox.flush();
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(thread::current().id()), "it is not dropped");
+        watchdog.stop();
+        watching.join().unwrap();
+    }
+
+    #[test]
+    fn a_destructor_that_waits_for_the_client_keeps_nothing_from_it() {
+        let settings = Websocket::new().outbox_bytes(64 << 20);
+        let (outbox, peer) = outbox(&settings);
+        let (tell, told) = channel::<()>();
+        // The first is written whole; the second does not fit into what the systems hold.
+        outbox.send(&owned(5000, move || told.recv_timeout(PATIENCE).unwrap())).unwrap();
+        outbox.send(&Frame::message(Message::binary(vec![1; 30 << 20]))).unwrap();
+        let reading = thread::spawn(move || {
+            let mut peer = peer;
+            let mut all = vec![0; "opening".len() + 4 + 5000 + 10 + (30 << 20)];
+            peer.read_exact(&mut all).unwrap();
+            tell.send(()).unwrap();
+        });
+        outbox.start();
+        reading.join().expect("the client waited for a destructor that waits for it");
+    }
+
+    #[test]
+    fn a_writer_threads_last_words_may_need_another_writer() {
+        struct LastWords(RefCell<Option<Arc<Outbox>>>);
+        impl Drop for LastWords {
+            fn drop(&mut self) {
+                let outbox = self.0.take().unwrap();
+                // By now the outbox has done with this thread.
+                while outbox.state.lock().rest.waiter == Waiter::Thread {
+                    thread::yield_now();
+                }
+                for _ in 0..10 {
+                    outbox.send(&Frame::message(Message::binary(vec![1; 4 << 20]))).unwrap();
+                }
+            }
+        }
+        thread_local! {
+            static LAST_WORDS: LastWords = const { LastWords(RefCell::new(None)) };
+        }
+        let settings = Websocket::new().outbox_bytes(256 << 20);
+        let (outbox, mut peer) = outbox(&settings);
+        outbox.start();
+        outbox.send(&Frame::message(Message::binary(vec![1; 30 << 20]))).unwrap();
+        let this = Arc::clone(&outbox);
+        let on_drop = move || LAST_WORDS.with(|words| *words.0.borrow_mut() = Some(this));
+        outbox.send(&owned(5000, on_drop)).unwrap();
+        let length = "opening".len() + 10 + (30 << 20) + 4 + 5000 + 10 * (10 + (4 << 20));
+        let mut all = vec![0; length];
+        peer.read_exact(&mut all).expect("the last words do not arrive");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_stall_timeout_is_set_just_while_the_client_is_slow() {
+        let (outbox, mut peer) = outbox(&Websocket::new().outbox_bytes(1 << 30));
+        outbox.start();
+        peer.read_exact(&mut [0; "opening".len()]).unwrap();
+        let mut all = vec![0; 10 + (16 << 20)];
+        for round in 0..20 {
+            outbox.send(&Frame::message(Message::binary(vec![1; 16 << 20]))).unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            while !outbox.socket.has_stall_timeout() {
+                assert!(Instant::now() < deadline, "round {round}: it is not set");
+                thread::yield_now();
+            }
+            peer.read_exact(&mut all).unwrap();
+            if round % 2 == 0 {
+                continue;
+            }
+            while outbox.state.lock().rest.waiter != Waiter::Nobody {
+                assert!(Instant::now() < deadline, "round {round}: the writer does not end");
+                thread::yield_now();
+            }
+            assert!(!outbox.socket.has_stall_timeout(), "round {round}: it stays");
+        }
     }
 }

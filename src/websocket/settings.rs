@@ -213,7 +213,7 @@ impl Websocket {
             max_message_size: self.max_message_size,
             max_frame_size: self.max_frame_size.unwrap_or(self.max_message_size),
             max_fragments: self.max_fragments,
-            read_buffer_size: self.read_buffer_size.max(1),
+            read_buffer_size: self.read_buffer_size,
         }
     }
 
