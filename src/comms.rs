@@ -32,6 +32,9 @@ use crate::websocket::outbox::{Outbox, Refused};
 /// # }
 /// ```
 ///
+/// It reaches over all endpoints and all servers of the process. Where some are to be apart, let their connections
+/// [subscribe](Self::subscribe) to a topic of their own.
+///
 /// What one thread sends to one connection arrives in that order. Sends of different threads have no order among them.
 #[derive(Debug, Clone)]
 pub struct Comms {
@@ -46,7 +49,8 @@ impl Comms {
         Self { target: Target::Session(session.into()) }
     }
 
-    /// One connection, which is one tab; [`Request::connection_id`](crate::http::Request::connection_id) names it.
+    /// One connection, which is one tab; [`Request::connection_id`](crate::http::Request::connection_id) names it. It is
+    /// reached from `handle_connection` on.
     #[must_use]
     pub fn connection(connection: impl Into<ConnectionId>) -> Self {
         Self { target: Target::Connection(connection.into()) }
@@ -81,7 +85,8 @@ impl Comms {
     ///
     /// # Errors
     ///
-    /// There are receivers, and none could take it: [`SendError`] says why.
+    /// There are receivers, and none could take it: [`SendError`] says why. Passed on with `?` in a handler, it ends that
+    /// handler, and leaves its connection open.
     pub fn send(&self, message: impl Into<Message>) -> Result<usize, SendError> {
         let frame = Frame::message(message.into());
         registry::with_outboxes(&self.target, |outboxes| {

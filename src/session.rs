@@ -172,6 +172,14 @@ macro_rules! from_numbers {
 
 from_numbers!(i32 i64 u32 u64);
 
+/// The user of that number.
+impl From<usize> for SessionId {
+    fn from(user: usize) -> Self {
+        // No machine's numbers are longer.
+        Self::from(user as u64)
+    }
+}
+
 /// The user of that name.
 impl From<&str> for SessionId {
     fn from(user: &str) -> Self {

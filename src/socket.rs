@@ -200,6 +200,12 @@ impl Socket {
         self.was_cut.load(Ordering::SeqCst)
     }
 
+    /// Whether the system has given the connection up: it knows no peer any more, as after a reset. The end of the
+    /// peer's stream alone leaves it known.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.stream.peer_addr().is_err()
+    }
+
     /// Forgets what has arrived, without waiting for more.
     pub(crate) fn discard_arrived(&self) {
         let mut discarded = Vec::with_capacity(64 << 10);

@@ -3,6 +3,7 @@
 //!
 //! A reader that waits for bytes cannot watch the clock for a close that another thread began, nor a handler for itself.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -24,6 +25,11 @@ const FLUSH_DELAY: Duration = Duration::from_millis(2);
 pub(crate) trait Flush: fmt::Debug + Send + Sync {
     /// Writes what waits, without waiting for the client.
     fn flush_waiting(self: Arc<Self>);
+}
+
+thread_local! {
+    /// The server that this thread belongs to, by the address of its watchdog.
+    static SERVER: Cell<usize> = const { Cell::new(0) };
 }
 
 /// A handle to the thread; clones share it.
@@ -73,10 +79,11 @@ impl Watchdog {
         interval: Duration,
         check: impl FnMut() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
-        let shared = Arc::clone(&self.shared);
-        thread::Builder::new()
-            .name("rwf-watchdog".to_owned())
-            .spawn(move || shared.run(interval, check))
+        let this = self.clone();
+        thread::Builder::new().name("rwf-watchdog".to_owned()).spawn(move || {
+            this.adopt_thread();
+            this.shared.run(interval, check);
+        })
     }
 
     /// Cuts `socket` after `delay`, unless the returned order is dropped before.
@@ -101,6 +108,21 @@ impl Watchdog {
             state.next_flush = Some(Instant::now() + FLUSH_DELAY);
             self.shared.changed.notify_one();
         }
+    }
+
+    /// The calling thread belongs to this server: the server's end waits for it.
+    pub(crate) fn adopt_thread(&self) {
+        SERVER.set(self.address());
+    }
+
+    /// Whether the calling thread belongs to this server.
+    pub(crate) fn is_own_thread(&self) -> bool {
+        // A thread that ends may have lost it already.
+        SERVER.try_with(Cell::get) == Ok(self.address())
+    }
+
+    fn address(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
     }
 
     /// Ends the thread. Nothing is cut any more.

@@ -1500,14 +1500,22 @@ fn a_proxy_is_believed_when_it_is_trusted() {
 #[test]
 fn a_form_of_another_site_does_not_replace_a_visitors_session() {
     let server = session_server();
-    let ask = |method: &str, site: &str| {
-        let site = format!("Sec-Fetch-Site: {site}\r\n");
-        let request = format!("{method} / HTTP/1.1\r\nHost: localhost\r\n{site}\r\n");
+    let ask = |method: &str, said: &str| {
+        let request = format!("{method} / HTTP/1.1\r\nHost: localhost\r\n{said}\r\n\r\n");
         header(&connect(&server).ask(&request).0, "set-cookie").is_some()
     };
-    assert!(ask("POST", "same-origin"));
-    assert!(ask("GET", "cross-site"));
-    assert!(!ask("POST", "cross-site"));
+    for (method, said, expected) in [
+        ("POST", "Sec-Fetch-Site: same-origin", true),
+        ("GET", "Sec-Fetch-Site: cross-site", true),
+        ("POST", "Sec-Fetch-Site: cross-site", false),
+        // In the clear browsers say no more than this.
+        ("POST", "Origin: http://localhost", true),
+        ("GET", "Origin: http://evil.example", true),
+        ("POST", "Origin: http://evil.example", false),
+        ("POST", "Origin: null", false),
+    ] {
+        assert_eq!(ask(method, said), expected, "{method} with {said}");
+    }
 }
 
 /// A server that listens on an IPv6 address, and a client that came to it by IPv4; `None`, with the reason printed, where

@@ -350,7 +350,8 @@ impl Controller for Keeping {
 #[test]
 fn what_a_client_left_unread_counts_no_longer_than_its_connection() {
     let kept = Arc::new(Mutex::new(Vec::new()));
-    let limit = 4 << 20;
+    // Much more than the systems hold.
+    let limit = 64 << 20;
     let server = start(
         Server::new(vec![route!("/:user" => Keeping(Arc::clone(&kept)))])
             .max_queued_bytes(limit)
@@ -358,14 +359,14 @@ fn what_a_client_left_unread_counts_no_longer_than_its_connection() {
     );
     let (gone, next) = (somebody(), somebody());
     let client = open(&server, gone);
-    let first = fill(gone);
+    fill(gone);
     drop(client);
     wait_until("the client is gone", || !Comms::websocket(gone).is_connected());
     // Its request is kept by the program, and with it whatever that holds.
     assert_eq!(kept.lock().len(), 1);
     let _client = open(&server, next);
-    let second = fill(next);
-    assert!(second + 16 > first, "only {second} messages had room, {first} before");
+    let taken = fill(next);
+    assert!(taken * (64 << 10) > limit / 2, "only {taken} messages of 64 KiB had room");
 }
 
 #[test]
@@ -413,4 +414,78 @@ fn a_request_that_is_kept_keeps_no_descriptor() {
     drop(client);
     wait_until("the connection's descriptor is closed", || !is_open(&name));
     assert_eq!(kept.lock().len(), 1);
+}
+
+/// Every client whose buffers are full is given up for the same reason, whichever thread is told of it first.
+#[test]
+fn clients_that_take_nothing_are_all_told_why_while_sends_go_on() {
+    const CLIENTS: usize = 30;
+    let timeout = Duration::from_millis(300);
+    let settings =
+        Websocket::new().write_timeout(timeout).outbox_bytes(2 << 20).overflow(Overflow::Refuse);
+    let (server, ends) = serve(settings);
+    let users: Vec<_> = (0..CLIENTS).map(|_| somebody()).collect();
+    let _clients: Vec<_> = users.iter().map(|user| open(&server, *user)).collect();
+    let deadline = Instant::now() + DEADLINE;
+    let message = Message::binary(vec![7; 16 << 10]);
+    let mut reasons = Vec::new();
+    while reasons.len() < CLIENTS {
+        assert!(Instant::now() < deadline, "not all were given up: {reasons:?}");
+        for user in &users {
+            let _ = Comms::websocket(*user).send(&message);
+        }
+        reasons.extend(ends.try_iter().map(|(_, reason, _)| reason));
+    }
+    let expected = format!("the client took nothing for {timeout:?}");
+    let others: Vec<_> = reasons.iter().filter(|reason| **reason != expected).collect();
+    assert!(others.is_empty(), "they took nothing, and this is said: {others:?}");
+}
+
+#[test]
+fn a_client_that_takes_its_backlog_needs_not_answer_a_ping_before() {
+    let settings = Websocket::new()
+        .outbox_bytes(256 << 20)
+        .ping_interval(Duration::from_millis(150))
+        .ping_timeout(Duration::from_millis(600));
+    let (server, ends) = serve(settings);
+    let user = somebody();
+    let mut client = open(&server, user);
+    let count = 120;
+    let message = Message::binary(vec![7; 1 << 20]);
+    for _ in 0..count {
+        Comms::websocket(user).send(&message).unwrap();
+    }
+    // It says nothing, and takes longer than a ping and its timeout for what waits.
+    let mut taken = 0;
+    while taken < count {
+        let frame = client.frame();
+        taken += usize::from(frame.first == 0x82);
+        if let Ok(end) = ends.recv_timeout(Duration::from_millis(15)) {
+            panic!("after {taken} of {count} it was given up: {end:?}");
+        }
+    }
+}
+
+#[test]
+fn a_destructor_on_a_thread_of_the_server_cannot_wait_for_its_end() {
+    let (server, _ends) = serve(Websocket::new().outbox_bytes(64 << 20));
+    let server = Arc::new(server);
+    let user = somebody();
+    let mut client = open(&server, user);
+    // More than the systems hold, so that a writer thread has the message behind it.
+    Comms::websocket(user).send(vec![7; 30 << 20]).unwrap();
+    let (sender, results) = channel();
+    let this = Arc::clone(&server);
+    let on_drop = move || sender.send(this.shutdown().map(drop)).unwrap_or_default();
+    Comms::websocket(user).send(owned(on_drop)).unwrap();
+    assert_eq!(client.frame().payload.len(), 30 << 20);
+    assert_eq!(client.frame().payload.len(), 64 << 10);
+    let result = results.recv_timeout(DEADLINE).expect("the destructor did not run or return");
+    assert!(
+        matches!(result, Err(rwf::http::Error::FromHandler)),
+        "a writer thread waits for itself: {result:?}"
+    );
+    drop(client);
+    let report = in_time("the shutdown", move || server.shutdown().unwrap());
+    assert_eq!(report.running, 0);
 }

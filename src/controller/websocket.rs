@@ -105,8 +105,8 @@ pub trait WebsocketController: Send + Sync {
     ///
     /// That is when the client's close frame or the end of its stream has come, when the connection was given up, or
     /// when the client was found too slow. What is queued and the end of TCP follow behind, for up to `close_timeout`.
-    /// After a close that [`Comms::close`](crate::comms::Comms::close) began it is when the client has answered, or
-    /// `close_timeout` has passed.
+    /// After a close that [`Comms::close`](crate::comms::Comms::close) began it is when anything comes from the client,
+    /// mostly its answer, or `close_timeout` has passed.
     ///
     /// `code` and `reason` are those of whichever side closed first; [`CloseCode::NoStatus`] when the client gave none,
     /// and [`CloseCode::Abnormal`], with a reason for people, when the connection broke.

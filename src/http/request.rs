@@ -199,7 +199,7 @@ impl Request {
     }
 
     /// The connection it came on: with [`Comms::connection`](crate::comms::Comms::connection) one tab can be reached
-    /// alone.
+    /// alone, from its `handle_connection` on; before that there is nobody to reach.
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
         self.shared.connection

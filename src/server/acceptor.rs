@@ -1,10 +1,10 @@
 //! Accepts connections, gives each a thread, and knows which there are.
 
-use std::cell::Cell;
 use std::collections::{HashMap, hash_map};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -53,11 +53,6 @@ struct Entry {
     has_ended: bool,
 }
 
-thread_local! {
-    /// The server whose connection this thread runs, by the address of its `Connections`.
-    static SERVED_BY: Cell<usize> = const { Cell::new(0) };
-}
-
 impl Connections {
     pub(crate) fn new(context: Arc<Context>, router: Router) -> Arc<Self> {
         let pool = Pool::new(context.settings.stack_size, context.settings.spare_threads);
@@ -67,6 +62,7 @@ impl Connections {
     /// The accept thread: ends when the server stops, and closes the listener.
     #[expect(clippy::needless_pass_by_value, reason = "the thread owns the listener and closes it")]
     pub(crate) fn accept_all(self: Arc<Self>, acceptor: Acceptor) {
+        self.context.watchdog.adopt_thread();
         let mut logged: Option<Instant> = None;
         while !self.context.is_stopping() {
             // What one connection brings about, a panic of the program's logger say, concerns no other.
@@ -110,7 +106,7 @@ impl Connections {
         self.open.lock().add(id, entry);
         let guard = EndGuard { connections: Arc::clone(self), id };
         let run = move || {
-            SERVED_BY.set(Arc::as_ptr(&guard.connections).addr());
+            guard.connections.context.watchdog.adopt_thread();
             serve(&link, &guard.connections.router);
             // A controller may have kept the request, and with it the socket.
             link.socket.cut();
@@ -139,21 +135,18 @@ impl Connections {
             };
             if !run.is_reported && run.since.elapsed() >= limit {
                 let (task, peer) = (link.task(), link.peer);
-                contained(|| {
+                let warn = move || {
                     log::warn!(
                         "a handler has run for {limit:?} and still does: {task} peer={peer}"
                     );
-                });
-                run.is_reported = true;
+                };
+                // The logger may block, and the watchdog may not. Without a thread the next round tries again.
+                let thread = thread::Builder::new().name("rwf-warning".to_owned());
+                run.is_reported = thread.spawn(|| contained(warn)).is_ok();
             }
             running.insert(link.id, run);
         }
         *seen = running;
-    }
-
-    /// Whether the calling thread runs a connection of this server.
-    pub(crate) fn is_own_thread(&self) -> bool {
-        SERVED_BY.get() == std::ptr::from_ref(self).addr()
     }
 
     /// Ends all connections in good order; see [`Link::end`].

@@ -86,7 +86,8 @@ impl Server {
         self
     }
 
-    /// Takes connections from a listener that the program has already, from systemd for example. Others may hold it too:
+    /// Takes connections from a listener that the program has already, from systemd for example, instead of what
+    /// [`bind`](Self::bind) says. Others may hold it too:
     /// it is used as it is, blocking or not, and goes on for them when the server has ended.
     #[must_use]
     pub fn listener(mut self, listener: TcpListener) -> Self {
@@ -104,7 +105,8 @@ impl Server {
         body_timeout: Duration
         /// How long a connection is kept for another request. Default 60 s.
         idle_timeout: Duration
-        /// How long a shutdown waits for connections to end in good order. Default 10 s, then they are cut.
+        /// How long a shutdown waits for connections to end in good order. Default 10 s, then they are cut, and have a second to
+        /// notice. Zero cuts at once.
         shutdown_timeout: Duration
         /// The longest request line with headers, in bytes. Default 16 KiB, then 431.
         max_head_size: usize
@@ -300,6 +302,22 @@ fn start_logger() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::{Controller, Error as Failure};
+    use crate::http::{Request, Response};
+
+    /// What the derive makes of an endpoint with settings of its own.
+    struct Endpoint;
+
+    #[async_trait::async_trait]
+    impl Controller for Endpoint {
+        async fn handle(&self, _: &Request) -> Result<Response, Failure> {
+            Ok(Response::new())
+        }
+
+        fn endpoint(&self, defaults: Websocket) -> Option<Websocket> {
+            Some(defaults.close_timeout(Duration::ZERO))
+        }
+    }
 
     #[test]
     fn a_start_that_fails_says_with_what() {
@@ -310,6 +328,10 @@ mod tests {
 
         let error = Server::new(vec![]).bind("no port").spawn().unwrap_err().to_string();
         assert!(error.contains("no port"), "{error}");
+
+        let routes = vec![Route::new("/chat", Endpoint)];
+        let error = Server::new(routes).bind("127.0.0.1:0").spawn().unwrap_err().to_string();
+        assert!(error.contains("`close_timeout` of the route \"/chat\" has to be"), "{error}");
 
         let error = Server::new(vec![]).open_timeout(Duration::ZERO).spawn().unwrap_err();
         assert!(error.to_string().contains("`open_timeout` has to be more than zero"), "{error}");

@@ -18,7 +18,8 @@ use crate::server::acceptor::Connections;
 /// How long a cut connection's thread may take to notice, before it counts as a handler that goes on.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
-/// A running server, from [`Server::spawn`](crate::http::Server::spawn). Dropping it shuts the server down.
+/// A running server, from [`Server::spawn`](crate::http::Server::spawn). Keep it: dropping it [shuts the server
+/// down](Self::shutdown) and waits for that, but for a handler that drops it, which waits for nothing.
 ///
 /// ```
 /// use rwf::prelude::*;
@@ -43,6 +44,7 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 /// # Ok(())
 /// # }
 /// ```
+#[must_use = "dropping it shuts the server down"]
 pub struct ServerHandle {
     running: Arc<Running>,
 }
@@ -105,19 +107,20 @@ impl ServerHandle {
 
     /// Shuts the server down, and waits for that:
     ///
-    /// 1. the listener is closed, so that its address is free at once;
+    /// 1. the listener is closed, so that its address is free at once, unless others hold it too;
     /// 2. requests that are being read are answered with 503, those being answered get their answers, and WebSockets
     ///    are closed with 1001, after all that is queued for them;
-    /// 3. what has not ended after [`shutdown_timeout`](crate::http::Server::shutdown_timeout) is cut;
-    /// 4. the threads are joined.
+    /// 3. what has not ended after [`shutdown_timeout`](crate::http::Server::shutdown_timeout) is cut, and has a second to
+    ///    notice;
+    /// 4. the threads are joined, but for those of handlers that still run, which the report counts.
     ///
     /// A second call, also from another thread, waits for the first and returns the same report.
     ///
     /// # Errors
     ///
-    /// [`Error::FromHandler`] when a handler of this server calls it.
+    /// [`Error::FromHandler`] when a thread of this server calls it: a handler, or a logger or destructor that runs there.
     pub fn shutdown(&self) -> Result<Report, Error> {
-        if self.running.connections.is_own_thread() {
+        if self.running.connections.context.watchdog.is_own_thread() {
             return Err(Error::FromHandler);
         }
         Ok(self.running.shut_down())
@@ -127,9 +130,9 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::FromHandler`] when a handler of this server calls it.
+    /// [`Error::FromHandler`] when a thread of this server calls it: a handler, or a logger or destructor that runs there.
     pub fn join(&self) -> Result<Report, Error> {
-        if self.running.connections.is_own_thread() {
+        if self.running.connections.context.watchdog.is_own_thread() {
             return Err(Error::FromHandler);
         }
         Ok(self.running.wait_until_stopped())
@@ -196,7 +199,7 @@ impl Running {
 
 impl Drop for ServerHandle {
     fn drop(&mut self) {
-        if self.running.connections.is_own_thread() {
+        if self.running.connections.context.watchdog.is_own_thread() {
             // A handler dropped it, and cannot wait for itself.
             let running = Arc::clone(&self.running);
             let stopping = thread::Builder::new().name("rwf-shutdown".to_owned());

@@ -166,6 +166,22 @@ impl fmt::Display for InvalidClose {
 
 impl std::error::Error for InvalidClose {}
 
+/// Who began to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Server,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,5 @@
 //! The reader's side of an open WebSocket: messages in, pings answered, silence noticed, the closing handshake.
 
-use std::fmt;
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::socket::Socket;
-use crate::websocket::close::{Close, CloseCode};
+use crate::websocket::close::{Close, CloseCode, Side};
 use crate::websocket::decoder::{Decoder, Event};
 use crate::websocket::frame::Frame;
 use crate::websocket::message::Message;
@@ -47,6 +46,8 @@ enum End {
 
 /// For reads that something else ends.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long a thread that was told why the connection broke may take to note it.
+const FAILURE_PATIENCE: Duration = Duration::from_secs(1);
 /// Where reads do not wait any more: how often to look for the client's close.
 const INTERRUPTED_PAUSE: Duration = Duration::from_millis(20);
 
@@ -124,7 +125,13 @@ impl Connection {
                     self.outbox.wait_for_change(INTERRUPTED_PAUSE);
                 }
             }
-            Ok(0) => self.end = Some(End::Stream("the client left without a close frame".into())),
+            Ok(0) => {
+                if self.socket.is_broken() {
+                    // The system gave the connection up and told a thread that writes, which has not noted it yet.
+                    self.outbox.wait_until_sealed(FAILURE_PATIENCE);
+                }
+                self.end = Some(End::Stream("the client left without a close frame".into()));
+            }
             Ok(_) => self.awaits_pong = false,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => self.notice_silence(),
             Err(error) => {
@@ -151,7 +158,11 @@ impl Connection {
             return;
         }
         if self.awaits_pong {
-            self.outbox.fail(format!("no answer to a ping within {:?}", self.ping_timeout));
+            // The ping may be behind all that a slow client has not taken yet: the write timeout finds out.
+            if !self.outbox.has_taken_within(self.ping_timeout) {
+                let reason = format!("no answer to a ping within {:?}", self.ping_timeout);
+                self.outbox.fail(Side::Server, reason);
+            }
         } else {
             self.awaits_pong = true;
             self.outbox.send_control(&Frame::ping(Bytes::new()));
@@ -170,7 +181,8 @@ impl Connection {
             }
             Some(End::Violation) | None => false,
         };
-        self.closed_by = Some(if began_by_client { Side::Client } else { Side::Server });
+        let by = if began_by_client { Some(Side::Client) } else { self.outbox.given_up_by() };
+        self.closed_by = Some(by.unwrap_or(Side::Server));
         self.outbox.close().unwrap_or_else(|| Close::new(CloseCode::Abnormal, ""))
     }
 
@@ -190,8 +202,8 @@ impl Connection {
             self.outbox.wait_until_done()
         };
         // Both close frames are the end that matters; a client may keep TCP open for longer.
-        let is_clean = done.failure.is_none()
-            && (matches!(self.end, Some(End::Close(_))) || !self.socket.was_cut());
+        let is_clean =
+            !done.has_failed && (matches!(self.end, Some(End::Close(_))) || !self.socket.was_cut());
         self.socket.cut();
         Outcome {
             by: self.closed_by.unwrap_or(Side::Server),
@@ -230,20 +242,4 @@ pub(crate) struct Outcome {
     pub(crate) received: u64,
     pub(crate) sent: u64,
     pub(crate) unsent: usize,
-}
-
-/// Who began to close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Client,
-    Server,
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Client => "client",
-            Self::Server => "server",
-        })
-    }
 }

@@ -8,7 +8,7 @@
 //! its time. There is one write half: frames cannot interleave, and their order is that of the queue.
 //!
 //! Payloads may be memory of the program's own, with destructors of its own: these run when neither the lock nor the
-//! write half is held, so that they may send, wait or panic.
+//! write half is held, so that they may send and panic. One that waits holds up what waits for the same client.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
@@ -27,7 +27,7 @@ use crate::deadline;
 use crate::socket::Socket;
 use crate::watchdog::{Cut, Flush, Watchdog};
 use crate::websocket::batch::{Account, Batch, Payload};
-use crate::websocket::close::{Close, CloseCode};
+use crate::websocket::close::{Close, CloseCode, Side};
 use crate::websocket::frame::Frame;
 use crate::websocket::settings::{Overflow, Websocket};
 
@@ -140,7 +140,8 @@ struct Rest {
     /// The close frame, until the pipe takes it.
     last: Option<Frame>,
     ending: Ending,
-    failure: Option<String>,
+    /// Who is the reason that it was given up, and how.
+    failure: Option<(Side, String)>,
     cut: Option<Cut>,
 }
 
@@ -332,11 +333,11 @@ impl Outbox {
     }
 
     /// Gives the connection up, with what waits for it.
-    pub(crate) fn fail(&self, reason: String) {
-        drop(self.give_up(reason));
+    pub(crate) fn fail(&self, by: Side, reason: String) {
+        drop(self.give_up((by, reason)));
     }
 
-    fn give_up(&self, reason: String) -> Spent {
+    fn give_up(&self, failure: (Side, String)) -> Spent {
         let mut state = self.state.lock();
         if state.is_over() {
             return Spent::new();
@@ -349,7 +350,7 @@ impl Outbox {
         state.write_half = WriteHalf::Taken;
         self.is_sealed.store(true, Ordering::Release);
         let rest = &mut *state.rest;
-        rest.failure = Some(reason);
+        rest.failure = Some(failure);
         let mut batches = mem::take(&mut rest.full);
         batches.extend([mem::take(&mut rest.pipe), mem::take(&mut rest.open)]);
         self.changed.notify_all();
@@ -360,11 +361,12 @@ impl Outbox {
 
     /// The kernel gave up a client that takes nothing, which the reader may be told instead of the writer thread.
     pub(crate) fn fail_stalled(&self) {
-        self.fail(self.stalled());
+        drop(self.give_up(self.stalled()));
     }
 
-    fn stalled(&self) -> String {
-        format!("the client took nothing for {:?}", self.limits.write_timeout)
+    fn stalled(&self) -> (Side, String) {
+        let reason = format!("the client took nothing for {:?}", self.limits.write_timeout);
+        (Side::Server, reason)
     }
 
     /// Whether the connection is being closed, or was given up.
@@ -375,8 +377,25 @@ impl Outbox {
     /// Why it is being closed: as sealed, or why it was given up.
     pub(crate) fn close(&self) -> Option<Close> {
         let state = self.state.lock();
-        let failure = || Some(Close::new(CloseCode::Abnormal, state.rest.failure.as_deref()?));
+        let failure = || {
+            let (_, reason) = state.rest.failure.as_ref()?;
+            Some(Close::new(CloseCode::Abnormal, reason.as_str()))
+        };
         state.rest.sealed.clone().or_else(failure)
+    }
+
+    /// Who is the reason that it was given up, if it was before anybody closed.
+    pub(crate) fn given_up_by(&self) -> Option<Side> {
+        let state = self.state.lock();
+        let failure = state.rest.failure.as_ref().filter(|_| state.rest.sealed.is_none());
+        failure.map(|(by, _)| *by)
+    }
+
+    /// Whether a slow client has taken something within `time`: a sign of life, if it has nothing to say.
+    pub(crate) fn has_taken_within(&self, time: Duration) -> bool {
+        let state = self.state.lock();
+        let takes_nothing = state.rest.stalled_since.is_some_and(|since| since.elapsed() >= time);
+        state.is_slow() && !takes_nothing
     }
 
     /// Waits for the end of a sealed outbox: everything written, or given up. When the watchdog cuts the socket, whoever
@@ -389,7 +408,7 @@ impl Outbox {
         let (writers, spent) =
             (mem::take(&mut state.rest.writers), mem::take(&mut state.rest.spent));
         let done = Done {
-            failure: state.rest.failure.clone(),
+            has_failed: state.phase == Phase::Failed,
             sent: state.sent_messages,
             unsent: state.waiting.messages,
         };
@@ -399,6 +418,11 @@ impl Outbox {
             let _ = writer.join();
         }
         done
+    }
+
+    /// Waits up to `time` until the connection is being closed, or was given up.
+    pub(crate) fn wait_until_sealed(&self, time: Duration) {
+        self.wait_for(&mut self.state.lock(), time, |_| false);
     }
 
     /// Waits up to `time` for anything to change.
@@ -498,7 +522,7 @@ impl Outbox {
         let written = match sent {
             Ok(written) => written,
             Err(error) if error.kind() == WouldBlock => 0,
-            Err(error) => return self.fail(self.failure(&error)),
+            Err(error) => return drop(self.give_up(self.failure(&error))),
         };
         let mut state = self.state.lock();
         if written == frame.len() {
@@ -531,7 +555,7 @@ impl Outbox {
         match round {
             Round::Drained | Round::Over => {}
             Round::Blocked | Round::Unfinished => self.call_waiter(self.state.lock()),
-            Round::Failed(error) => self.fail(self.failure(&error)),
+            Round::Failed(error) => drop(self.give_up(self.failure(&error))),
         }
         // Last of all: its destructors may take their time.
         drop(spent);
@@ -633,9 +657,10 @@ impl Outbox {
 
     /// The writer thread. There is one at a time, so that none resets the stall timeout of another.
     fn run_writer(&self) {
+        self.watchdog.adopt_thread();
         loop {
             if contained(|| self.wait_for_client()).is_none() {
-                self.fail("the writer thread panicked".to_owned());
+                self.fail(Side::Server, "the writer thread panicked".to_owned());
             }
             let mut state = self.state.lock();
             while state.rest.waiter == Waiter::Starting {
@@ -659,7 +684,9 @@ impl Outbox {
             drop(spent);
             let Some(time) = next_try else { break };
             match self.socket.wait_writable(time) {
-                Err(error) if error.kind() != Interrupted => self.fail(self.failure(&error)),
+                Err(error) if error.kind() != Interrupted => {
+                    drop(self.give_up(self.failure(&error)));
+                }
                 _ => {}
             }
         }
@@ -716,10 +743,10 @@ impl Outbox {
         }
     }
 
-    fn failure(&self, error: &io::Error) -> String {
+    fn failure(&self, error: &io::Error) -> (Side, String) {
         match error.kind() {
             ConnectionAborted => self.stalled(),
-            _ => format!("cannot write: {error}"),
+            _ => (Side::Client, format!("cannot write: {error}")),
         }
     }
 }
@@ -769,8 +796,8 @@ impl Flush for Outbox {
 /// How an outbox ended.
 #[derive(Debug)]
 pub(crate) struct Done {
-    /// Why the connection was given up, if it was.
-    pub(crate) failure: Option<String>,
+    /// Whether the connection was given up.
+    pub(crate) has_failed: bool,
     pub(crate) sent: u64,
     /// Messages that were taken and not written.
     pub(crate) unsent: usize,
@@ -903,7 +930,7 @@ mod tests {
         assert!(!outbox.seal(Close::new(CloseCode::GoingAway, "")), "the first close counts");
         assert_eq!(outbox.send(&text("too late")), Err(Refused::Closing));
         let done = outbox.wait_until_done();
-        assert_eq!((done.failure, done.sent, done.unsent), (None, 2, 0));
+        assert_eq!((done.has_failed, done.sent, done.unsent), (false, 2, 0));
         assert_eq!(all_of(peer), b"opening\x89\x01!\x81\x05early\x81\x04late\x88\x02\x03\xe8");
     }
 
@@ -940,10 +967,11 @@ mod tests {
     fn a_failure_gives_up_what_waits_and_says_how_much() {
         let (outbox, _peer) = outbox(&Websocket::new());
         outbox.send(&text("lost")).unwrap();
-        outbox.fail("the cable was cut".to_owned());
+        outbox.fail(Side::Client, "the cable was cut".to_owned());
         assert_eq!(outbox.send(&text("too late")), Err(Refused::Closing));
         let done = outbox.wait_until_done();
-        assert_eq!((done.failure.as_deref(), done.unsent), (Some("the cable was cut"), 1));
+        assert_eq!((done.has_failed, done.unsent), (true, 1));
+        assert_eq!(outbox.close().unwrap().reason, "the cable was cut");
     }
 
     /// Memory with a destructor, too long to be copied.

@@ -158,7 +158,8 @@ impl Websocket {
         self
     }
 
-    /// How long after an unanswered ping a silent client is given up. Default 20 s. Any byte counts as an answer.
+    /// How long after an unanswered ping a silent client is given up. Default 20 s. Any byte counts as an answer, and so does
+    /// a client that has a backlog and takes something of it.
     #[must_use]
     pub fn ping_timeout(mut self, timeout: Duration) -> Self {
         self.ping_timeout = timeout;
@@ -173,7 +174,8 @@ impl Websocket {
         self
     }
 
-    /// How long closing may take from its beginning, with all that is queued and the client's answer. Default 5 s.
+    /// How long closing may take from its beginning, with all that is queued and the client's answer. Default 5 s. Until
+    /// then a connection whose client does not answer counts as one of its session's.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
