@@ -1,83 +1,158 @@
-//! SIGINT and SIGTERM: they end a server in good order instead of ending the process.
+//! SIGINT and SIGTERM: while servers run, the first one shuts them all down in good order, and the next one ends the
+//! process at once. When none runs any more, the signals do what they did before the first one did.
+//!
+//! Each server listens for itself, beside handlers of the program's. The system's default action is what has to be
+//! emulated, because signal-hook never gives a signal back: an action of ours, there for good, ends the process when it
+//! should. A signal that was ignored is left alone.
 
+use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// The two signals, held back from their default action while this value lives.
+/// One server's share in the signals.
 #[derive(Debug)]
 pub(crate) struct TerminationSignals {
     #[cfg(unix)]
     arrived: signal_hook::iterator::Signals,
     #[cfg(not(unix))]
     arrived: Arc<AtomicBool>,
+    is_shutting_down: bool,
 }
 
 impl TerminationSignals {
     /// Starts to listen.
     pub(crate) fn listen() -> io::Result<Self> {
-        have_default_action()?.store(false, Ordering::SeqCst);
+        let signals = taken()?.iter().map(|taken| taken.signal);
         #[cfg(unix)]
-        let arrived = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        let arrived = signal_hook::iterator::Signals::new(signals)?;
         #[cfg(not(unix))]
         let arrived = {
             let arrived = Arc::new(AtomicBool::new(false));
-            for signal in [SIGINT, SIGTERM] {
+            for signal in signals {
                 signal_hook::flag::register(signal, Arc::clone(&arrived))?;
             }
             arrived
         };
-        Ok(Self { arrived })
+        change(|servers| servers.running += 1);
+        Ok(Self { arrived, is_shutting_down: false })
     }
 
-    /// Blocks until one of the signals arrives; its name.
-    #[cfg(unix)]
+    /// Blocks until one of the signals arrives; its name. Until this value is dropped, the next one ends the process.
     pub(crate) fn wait(&mut self) -> &'static str {
+        let name = self.next();
+        if !self.is_shutting_down {
+            self.is_shutting_down = true;
+            change(|servers| servers.shutting_down += 1);
+        }
+        name
+    }
+
+    #[cfg(unix)]
+    fn next(&mut self) -> &'static str {
         match self.arrived.forever().next() {
             Some(SIGINT) => "SIGINT",
             _ => "SIGTERM",
         }
     }
 
-    /// Blocks until one of the signals arrives.
     #[cfg(not(unix))]
-    pub(crate) fn wait(&mut self) -> &'static str {
+    fn next(&mut self) -> &'static str {
         // There is no signal to wait for without a loop here.
         while !self.arrived.swap(false, Ordering::SeqCst) {
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
         "SIGINT or SIGTERM"
     }
-
-    /// From now on the next signal has its default action again: it ends the process.
-    pub(crate) fn restore_default(&self) {
-        if let Ok(flag) = have_default_action() {
-            flag.store(true, Ordering::SeqCst);
-        }
-    }
 }
 
 impl Drop for TerminationSignals {
     fn drop(&mut self) {
-        self.restore_default();
+        change(|servers| {
+            servers.running -= 1;
+            servers.shutting_down -= usize::from(self.is_shutting_down);
+        });
     }
 }
 
-/// Whether the signals have their default action. signal-hook never gives a signal back to the system, so the action is
-/// emulated where this flag is set.
-fn have_default_action() -> io::Result<&'static Arc<AtomicBool>> {
-    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-    if let Some(flag) = FLAG.get() {
-        return Ok(flag);
+/// The servers that listen, in the whole process.
+struct Servers {
+    running: usize,
+    /// How many of them a signal has reached.
+    shutting_down: usize,
+}
+
+/// Counts, and has the signals do from now on what they have to.
+fn change(count: impl FnOnce(&mut Servers)) {
+    static SERVERS: Mutex<Servers> = Mutex::new(Servers { running: 0, shutting_down: 0 });
+    let mut servers = SERVERS.lock();
+    count(&mut servers);
+    for taken in taken().into_iter().flatten() {
+        let ends_process = match *servers {
+            Servers { running: 0, .. } => taken.ended_process,
+            Servers { shutting_down, .. } => shutting_down > 0,
+        };
+        taken.ends_process.store(ends_process, Ordering::SeqCst);
     }
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        #[cfg(unix)]
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))?;
-        #[cfg(not(unix))]
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&flag))?;
+}
+
+/// A signal with our action.
+struct Taken {
+    signal: i32,
+    /// Whether it had its default action before.
+    ended_process: bool,
+    /// Whether our action is now to do the same.
+    ends_process: Arc<AtomicBool>,
+}
+
+/// The signals that were not ignored when the first server began to listen, which each have our action since.
+fn taken() -> io::Result<&'static [Taken]> {
+    static TAKEN: OnceLock<io::Result<Vec<Taken>>> = OnceLock::new();
+    let taken = TAKEN.get_or_init(|| {
+        let before = [SIGINT, SIGTERM].map(|signal| (signal, Before::of(signal)));
+        let ours = before.into_iter().filter(|(_, before)| *before != Before::Ignored);
+        ours.map(|(signal, before)| take(signal, before == Before::Default)).collect()
+    });
+    taken.as_deref().map_err(|error| io::Error::new(error.kind(), error.to_string()))
+}
+
+fn take(signal: i32, ended_process: bool) -> io::Result<Taken> {
+    let ends_process = Arc::new(AtomicBool::new(ended_process));
+    let condition = Arc::clone(&ends_process);
+    #[cfg(unix)]
+    signal_hook::flag::register_conditional_default(signal, condition)?;
+    #[cfg(not(unix))]
+    signal_hook::flag::register_conditional_shutdown(signal, 1, condition)?;
+    Ok(Taken { signal, ended_process, ends_process })
+}
+
+/// What a signal did before we took it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Default,
+    Ignored,
+    /// Code of the program's, which runs beside ours.
+    Handled,
+}
+
+impl Before {
+    /// Linux tells; elsewhere it is taken for the default action, which it mostly is.
+    fn of(signal: i32) -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let has = |field: &str| {
+            let mask = status.lines().find_map(|line| line.strip_prefix(field)).map(str::trim);
+            let mask = mask.and_then(|mask| u128::from_str_radix(mask, 16).ok());
+            mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+        };
+        if has("SigIgn:") {
+            Self::Ignored
+        } else if has("SigCgt:") {
+            Self::Handled
+        } else {
+            Self::Default
+        }
     }
-    Ok(FLAG.get_or_init(|| flag))
 }

@@ -93,6 +93,7 @@ impl Program {
     }
 
     fn spawn(executable: &Path) -> Self {
+        common::have_default_signals();
         let mut child = Command::new(executable)
             .env_remove("RUST_LOG")
             .env_remove("RUST_LOG_STYLE")

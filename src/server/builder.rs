@@ -193,6 +193,16 @@ impl Server {
 
     /// Serves until SIGINT or SIGTERM, then shuts down in good order; a second signal ends the process at once.
     ///
+    /// One signal is for all `run`s of the process. A signal that is ignored when the first of them begins, as by
+    /// `nohup`-like tools and for background jobs of shell scripts, stays ignored. Handlers of the program's own are
+    /// called as ever, beside this. When no `run` serves any more, signals do what they did before the first one did:
+    /// they end the process, or run the program's handler. A start that fails leaves them alone.
+    ///
+    /// For that, set handlers before the first `run`: when it has ended, signals end the process in spite of handlers
+    /// set since through the `signal-hook` crate. Systems other than Linux, and Linux without `/proc`, do not tell what a
+    /// signal did before: there, no signal stays ignored, and once a `run` has ended, signals end the process in spite
+    /// of handlers set earlier, too.
+    ///
     /// It is meant for programs that are a server: it starts `env_logger` if the program has set no logger (level `info`,
     /// unless `RUST_LOG` says otherwise), and raises the limit of open files as far as it may. Programs that only have
     /// a server take [`spawn`](Self::spawn).
@@ -206,12 +216,13 @@ impl Server {
         if let Err(error) = os::raise_descriptor_limit() {
             contained(|| log::debug!("the limit of open descriptors stays as it is: {error}"));
         }
+        let server = self.spawn()?;
+        // A start that fails is to change nothing. A signal until here does what it did before.
         let mut signals = TerminationSignals::listen()
             .map_err(|source| Error::System { what: "signal handler", source })?;
-        let server = self.spawn()?;
+        contained(|| log::debug!("SIGINT and SIGTERM, unless ignored, shut it down from now on"));
         let signal = signals.wait();
         contained(|| log::info!("{signal}: shutting down; again to end at once"));
-        signals.restore_default();
         server.shutdown().map(drop)
     }
 

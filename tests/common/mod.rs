@@ -5,11 +5,14 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Once};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rwf::http::{Route, Server, ServerHandle};
 use rwf::prelude::*;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Nothing that works takes so long; what hangs fails with a message after it.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -65,6 +68,18 @@ impl Random {
     pub fn below(&mut self, bound: usize) -> usize {
         (self.number() % bound as u64) as usize
     }
+}
+
+/// Has SIGINT and SIGTERM be neither ignored nor handled in processes that are started from here, even if this one has
+/// inherited them as ignored, as in the background of a script: what is handled here is reset there.
+pub fn have_default_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for signal in [SIGINT, SIGTERM] {
+            let always = Arc::new(AtomicBool::new(true));
+            signal_hook::flag::register_conditional_default(signal, always).unwrap();
+        }
+    });
 }
 
 /// Lets this process open as many descriptors as it may: shells give 1,024.
