@@ -262,14 +262,27 @@ fn check_first_byte(buffer: &[u8]) -> Result<(), Rejection> {
 /// Of several faults, that of the first line is told, as if each line had come alone: so that the answer does not
 /// depend on where the reads end.
 fn parse_head(lines: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, Rejection> {
-    parse_lines(lines, limits).or_else(|fault| {
-        let mut end = 0;
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            end += line.len();
-            parse_lines(&lines[..end], limits)?;
-        }
-        Err(fault)
+    parse_lines(lines, limits).or_else(|_| {
+        let faulty = up_to_first_fault(lines, |lines| parse_lines(lines, limits).is_err());
+        parse_lines(faulty, limits)
     })
+}
+
+/// The fewest of `lines` that are faulty, where all together are. More lines make up for no fault, so it is searched for
+/// by halves: to try one line more each time would take a time that grows with the square of the length.
+fn up_to_first_fault(lines: &[u8], mut is_faulty: impl FnMut(&[u8]) -> bool) -> &[u8] {
+    let is_end = |byte: &u8| *byte == b'\n';
+    let (mut sound, mut faulty) = (0_usize, lines.len());
+    loop {
+        let middle = sound.midpoint(faulty);
+        let after = lines[middle..faulty - 1].iter().position(is_end).map(|at| middle + at + 1);
+        let before = || lines[sound..middle].iter().rposition(is_end).map(|at| sound + at + 1);
+        match after.or_else(before) {
+            Some(end) if is_faulty(&lines[..end]) => faulty = end,
+            Some(end) => sound = end,
+            None => return &lines[..faulty],
+        }
+    }
 }
 
 fn parse_lines(bytes: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, Rejection> {
@@ -687,6 +700,59 @@ mod tests {
             for size in 1..wire.len() {
                 assert_eq!(parse(wire.as_bytes(), size), whole, "{what}, in reads of {size} bytes");
             }
+        }
+    }
+
+    #[test]
+    fn the_first_fault_is_found_wherever_it_is_with_little_work() {
+        let long = "y".repeat(5000);
+        let short = |count| vec!["a:\r\n"; count];
+        let texts =
+            [short(1), short(2), short(7), short(20_000), vec!["\n", "\n", long.as_str(), "\n"]];
+        for lines in texts {
+            let wire: Vec<u8> = lines.concat().into_bytes();
+            let ends: Vec<usize> = (1..=wire.len()).filter(|end| wire[end - 1] == b'\n').collect();
+            for fault in [0, 1, 2, ends.len() / 3, ends.len() - 1] {
+                let Some(first) = ends.get(fault) else { continue };
+                let mut tried = 0;
+                let found = up_to_first_fault(&wire, |lines| {
+                    tried += 1;
+                    lines.len() >= *first
+                });
+                assert_eq!(found.len(), *first, "fault in line {fault} of {}", ends.len());
+                let most = 2 * (wire.len().ilog2() as usize + 1);
+                assert!(tried <= most, "{tried} times for {} lines", ends.len());
+            }
+        }
+    }
+
+    #[test]
+    fn more_lines_make_up_for_no_fault() {
+        let lines = [
+            "GET / HTTP/1.1\r\n",
+            "GET / HTTP/2.0\r\n",
+            "BREW /# HTTP/1.0\r\n",
+            "Host: x\r\n",
+            "A: b\n",
+            " b\r\n",
+            "\r\n",
+            "X: \0\r\n",
+            "\n",
+            "\r\r\n",
+        ];
+        let limits = Limits { max_headers: 2, ..LIMITS };
+        let all = |length| 0..lines.len().pow(length);
+        for (length, number) in (1..=5).flat_map(|length| all(length).map(move |n| (length, n))) {
+            let wire: String =
+                (0..length).map(|at| lines[number / lines.len().pow(at) % lines.len()]).collect();
+            let wire = wire.as_bytes();
+            let ends = (1..=wire.len()).filter(|end| wire[end - 1] == b'\n');
+            let outcomes: Vec<_> = ends.map(|end| parse_lines(&wire[..end], limits)).collect();
+            let first = outcomes.iter().position(Result::is_err).unwrap_or(outcomes.len());
+            let text = String::from_utf8_lossy(wire);
+            assert!(outcomes[first..].iter().all(Result::is_err), "{text:?}");
+            let expected = outcomes.get(first).or(outcomes.last());
+            assert_eq!(Some(&parse_head(wire, limits)), expected, "{text:?}");
         }
     }
 
