@@ -301,6 +301,31 @@ fn nothing_that_a_client_sends_makes_a_second_line_or_moves_the_terminal() {
 }
 
 #[test]
+fn a_value_that_a_request_is_refused_for_is_cut_in_the_log() {
+    lines("");
+    let server = start(Server::new(vec![route!("/eleven/:what" => Doing)]));
+    let long = "x".repeat(12_000);
+    let post = |fields: &str| format!("POST / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n");
+    for (what, request) in [
+        ("the Host", format!("GET / HTTP/1.1\r\nHost: /{long}\r\n\r\n")),
+        ("the method", format!("x{long} / HTTP/1.1\r\nHost: localhost\r\n\r\n")),
+        ("the Transfer-Encoding", post(&format!("Transfer-Encoding: x{long}"))),
+        (
+            "no Transfer-Encoding",
+            post(&format!("Transfer-Encoding: x{long}")).replace("HTTP/1.1", "HTTP/1.0"),
+        ),
+        ("the Content-Length", post(&format!("Content-Length: x{long}"))),
+        ("the expectation", post(&format!("Expect: x{long}\r\nContent-Length: 2"))),
+    ] {
+        let mut client = Raw::connect(server.local_addr());
+        client.ask(&request);
+        let said = line(&format!("peer={}", client.stream.local_addr().unwrap()));
+        let cut = format!("{}…(12001)\"", "x".repeat(255));
+        assert!(said.contains(&cut) && !said.contains(&"x".repeat(257)), "{what}: {said}");
+    }
+}
+
+#[test]
 fn a_foreign_origin_is_escaped_in_the_log_and_in_the_answer() {
     lines("");
     let server = start(Server::new(vec![route!("/eight/:what" => Doing)]));

@@ -9,6 +9,7 @@ use crate::http::headers::Headers;
 use crate::http::host::split_authority;
 use crate::http::method::Method;
 use crate::http::status::Status;
+use crate::shown::Shown;
 
 /// One read takes at most this much.
 const READ: usize = 2048;
@@ -308,7 +309,7 @@ fn parse_lines(bytes: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, 
         return Err(bad("the request line is incomplete"));
     };
     let Some(method) = Method::parse(method) else {
-        let reason = format!("the method {method:?} is unknown");
+        let reason = format!("the method {:?} is unknown", Shown::value(method));
         return Err(Rejection { status: Status::NOT_IMPLEMENTED, reason });
     };
     let mut headers = Headers::with_capacity(head.headers.len(), length);
@@ -403,7 +404,7 @@ fn split_target(target: &str) -> Result<(&str, &str, Option<&str>), Rejection> {
 fn check_host(headers: &Headers, is_required: bool) -> Result<(), Rejection> {
     match headers.single("Host") {
         Ok(Some(host)) if host.is_empty() || split_authority(host).is_some() => Ok(()),
-        Ok(Some(host)) => Err(bad(format!("the Host {host:?} is not a host"))),
+        Ok(Some(host)) => Err(bad(format!("the Host {:?} is not a host", Shown::value(host)))),
         Ok(None) if is_required => Err(bad("there is no Host header")),
         Ok(None) => Ok(()),
         Err(count) => Err(bad(format!("there are {count} Host headers"))),
@@ -426,7 +427,7 @@ fn framing(request: &Parsed, max_body_size: usize) -> Result<Framing, Rejection>
     match (length, coding) {
         (Ok(None), Ok(None)) => Ok(Framing::Length(0)),
         (Ok(None), Ok(Some(coding))) if !request.is_http_11 => {
-            Err(bad(format!("HTTP/1.0 knows no Transfer-Encoding {coding:?}")))
+            Err(bad(format!("HTTP/1.0 knows no Transfer-Encoding {:?}", Shown::value(coding))))
         }
         (Ok(None), Ok(Some(coding))) if coding.eq_ignore_ascii_case("chunked") => {
             Ok(Framing::ChunkSize)
@@ -437,12 +438,15 @@ fn framing(request: &Parsed, max_body_size: usize) -> Result<Framing, Rejection>
             // The end of the body is known, what is in it is not (RFC 9112 §6.1).
             let is_framed = codings.next().is_some_and(is_chunked) && !codings.any(is_chunked);
             let status = if is_framed { Status::NOT_IMPLEMENTED } else { Status::BAD_REQUEST };
-            let reason = format!("the Transfer-Encoding {coding:?} is not chunked");
+            let reason = format!("the Transfer-Encoding {:?} is not chunked", Shown::value(coding));
             Err(Rejection { status, reason })
         }
         (Ok(Some(length)), Ok(None)) => {
             if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(bad(format!("the Content-Length {length:?} is not a number")));
+                return Err(bad(format!(
+                    "the Content-Length {:?} is not a number",
+                    Shown::value(length)
+                )));
             }
             match length.parse() {
                 Ok(length) if length <= max_body_size => Ok(Framing::Length(length)),
@@ -466,7 +470,7 @@ fn wants_continue(request: &Parsed, framing: Framing) -> Result<bool, Rejection>
         }
         Some(expected) => Err(Rejection {
             status: Status::EXPECTATION_FAILED,
-            reason: format!("the expectation {expected:?} is unknown"),
+            reason: format!("the expectation {:?} is unknown", Shown::value(expected)),
         }),
     }
 }
