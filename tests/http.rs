@@ -209,6 +209,11 @@ fn a_refusal_of_head_has_no_body_either() {
     for rest in [
         "/%zz HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "/seen HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n",
+        "/seen HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        "/seen HTTP/1.1\r\n\r\n",
+        "/seen HTTP/2.0\r\n\r\n",
+        "/seen#here HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "/seen HTTP/1.1\r\nHost: localhost\r\n\0\r\n\r\n",
     ] {
         let mut client = connect(&server);
         client.send(format!("HEAD {rest}").as_bytes());

@@ -69,7 +69,7 @@ pub(crate) struct Parser {
     /// Up to here the buffer was looked at for the end of a line.
     scanned: usize,
     body: Option<Body>,
-    /// Whether the last head asked for no body, also when it was rejected.
+    /// Whether the last head asks for no body, from its method on: it may be rejected before it is whole.
     is_head: bool,
 }
 
@@ -103,7 +103,7 @@ impl Parser {
         }
     }
 
-    /// Whether the last head was that of a `HEAD` request.
+    /// Whether the last head was that of a `HEAD` request, also when it was rejected.
     pub(crate) fn is_head(&self) -> bool {
         self.is_head
     }
@@ -143,6 +143,7 @@ impl Parser {
         let blank = self.buffer.chunks_exact(2).take_while(|pair| pair == b"\r\n").count() * 2;
         self.buffer.drain(..blank);
         self.scanned = self.scanned.saturating_sub(blank);
+        self.is_head = self.buffer.starts_with(b"HEAD ");
         check_first_byte(&self.buffer)?;
         let limit = self.limits.max_head_size;
         let head = &self.buffer[..self.buffer.len().min(limit)];
@@ -162,7 +163,6 @@ impl Parser {
         };
         self.buffer.drain(..length);
         self.scanned = 0;
-        self.is_head = request.method == Method::Head;
         let framing = framing(&request, self.limits.max_body_size)?;
         let wants_continue = wants_continue(&request, framing)?;
         self.body = Some(Body { request: Box::new(request), framing, wants_continue });
@@ -481,8 +481,13 @@ fn chunk_size(buffer: &[u8]) -> Result<Option<(usize, usize)>, Rejection> {
     if buffer.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) {
         return Err(bad("a chunk has no valid size"));
     }
-    match httparse::parse_chunk_size(buffer) {
-        Ok(httparse::Status::Complete((line, size))) if line <= MAX_CHUNK_LINE => {
+    // httparse takes 16 digits, the RFC any number of them: zeros before others say nothing.
+    let zeros = buffer.iter().take_while(|byte| **byte == b'0').count();
+    let is_number = buffer.get(zeros).is_some_and(u8::is_ascii_hexdigit);
+    let skipped = if is_number { zeros } else { zeros.saturating_sub(1) };
+    match httparse::parse_chunk_size(&buffer[skipped..]) {
+        Ok(httparse::Status::Complete((rest, size))) if skipped + rest <= MAX_CHUNK_LINE => {
+            let line = skipped + rest;
             check_line_ends(&buffer[..line])?;
             check_chunk_extension(&buffer[..line])?;
             // More than memory holds is over every limit.
@@ -784,6 +789,30 @@ mod tests {
             })
             .unwrap();
         assert_eq!(parser.next(), Ok(Step::NeedsInput));
+    }
+
+    #[test]
+    fn a_chunk_size_may_begin_with_any_number_of_zeros_that_its_line_has_room_for() {
+        let chunked = |line: &str| {
+            let head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+            format!("{head}{line}\r\nabcde\r\n{0}\r\n\r\n", "0".repeat(26)).into_bytes()
+        };
+        let zeros = |count| "0".repeat(count);
+        for line in [zeros(25) + "5", zeros(16) + "5;a=b", zeros(MAX_CHUNK_LINE - 3) + "5"] {
+            let wire = chunked(&line);
+            for size in [1, 3, wire.len()] {
+                let (requests, _, rejection) = parse(&wire, size);
+                let bodies: Vec<_> = requests.iter().map(|request| &*request.body).collect();
+                assert_eq!((bodies, rejection), (vec![&b"abcde"[..]], None), "{line:?}");
+            }
+        }
+        for line in [zeros(MAX_CHUNK_LINE - 2) + "5", zeros(9) + &"f".repeat(17), zeros(30) + "x"] {
+            let wire = chunked(&line);
+            for size in [1, 3, wire.len()] {
+                let status = parse(&wire, size).2.map(|rejection| rejection.status.code());
+                assert_eq!(status, Some(400), "{line:?}");
+            }
+        }
     }
 
     #[test]
