@@ -4,9 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::deadline;
 use crate::os::Stop;
 use crate::session::ConnectionId;
 use crate::settings::Settings;
@@ -14,6 +16,11 @@ use crate::socket::Socket;
 use crate::watchdog::Watchdog;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::outbox::Outbox;
+
+/// How long a client that has its last answer and sends on without a pause is read from after a stop.
+const STOP_LINGER: Duration = Duration::from_secs(1);
+/// A client that is quiet for so long after a stop has nothing on its way.
+const STOP_QUIET: Duration = Duration::from_millis(100);
 
 /// What all connections of a server share.
 #[derive(Debug)]
@@ -55,6 +62,8 @@ pub(crate) struct Link {
     /// Set when the connection becomes a WebSocket.
     outbox: OnceLock<Arc<Outbox>>,
     was_lost: AtomicBool,
+    /// Whether the client has its last answer: it is not lost any more.
+    is_answered: AtomicBool,
     /// Odd while a handler runs. It counts them, so that a look at it now and then tells one long run from many.
     handler_runs: AtomicU64,
     /// What the handlers work on, for people.
@@ -70,6 +79,7 @@ impl Link {
             context,
             outbox: OnceLock::new(),
             was_lost: AtomicBool::new(false),
+            is_answered: AtomicBool::new(false),
             handler_runs: AtomicU64::new(0),
             task: Mutex::default(),
         }
@@ -115,6 +125,46 @@ impl Link {
             }
             None => self.socket.help_to_stop(),
         }
+    }
+
+    /// Ends the stream behind the last answer and reads on until the client ends too, or `timeout`: closing with unread
+    /// input would send a reset, which can eat the answer. A stop shortens it, and waits only for what is on its way.
+    pub(crate) fn linger(&self, timeout: Duration) {
+        self.is_answered.store(true, Ordering::SeqCst);
+        self.socket.finish_writing();
+        let mut deadline = deadline::after(timeout);
+        let mut is_stopping = false;
+        let mut discarded = Vec::with_capacity(4096);
+        loop {
+            if !is_stopping && self.context.is_stopping() {
+                is_stopping = true;
+                deadline = deadline.min(deadline::after(STOP_LINGER));
+            }
+            let remaining = deadline::until(deadline);
+            if remaining.is_zero() {
+                return;
+            }
+            discarded.clear();
+            let read = if is_stopping {
+                self.socket.read(&mut discarded, remaining.min(STOP_QUIET))
+            } else {
+                self.socket.read_unless(&self.context.stop, &mut discarded, remaining)
+            };
+            match read {
+                Ok(1..) => {}
+                // It was the stop.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Ends the connection at once.
+    pub(crate) fn cut(&self) {
+        if !self.is_answered.load(Ordering::SeqCst) {
+            self.note_loss();
+        }
+        self.socket.cut();
     }
 
     /// Remembers that the connection did not end in good order.

@@ -213,22 +213,6 @@ impl Socket {
             let _ = os::read_spare(&self.stream, &mut discarded);
         }
     }
-
-    /// Finishes writing and reads on until the peer ends or `timeout`: closing with unread input would send a reset,
-    /// which can eat what was written last.
-    pub(crate) fn linger(&self, timeout: Duration) {
-        self.finish_writing();
-        let deadline = deadline::after(timeout);
-        let mut discarded = Vec::with_capacity(4096);
-        loop {
-            discarded.clear();
-            let remaining = deadline::until(deadline);
-            match self.read(&mut discarded, remaining) {
-                Ok(1..) if !remaining.is_zero() => {}
-                _ => return,
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{DEADLINE, Echo, Raw, get, raise_descriptor_limit, start, status, upgrade_request};
-use rwf::controller::Websocket;
 use rwf::http::{Server, ServerHandle};
 use rwf::prelude::*;
 
@@ -204,19 +203,18 @@ fn flood(mut stream: TcpStream, began: Instant, piece: &str, limit: usize) -> En
 
 #[test]
 fn headers_without_end_are_refused_and_the_client_is_cut() {
-    let close_timeout = Duration::from_millis(500);
-    let settings = Websocket::new().close_timeout(close_timeout);
+    let idle_timeout = Duration::from_millis(500);
     for (what, piece) in [
         ("endless short headers", "X-A: b\r\n".repeat(1000)),
         ("an endless header", "x".repeat(8000)),
     ] {
-        let server = start(server().websocket(settings.clone()));
+        let server = start(server().idle_timeout(idle_timeout));
         let ends =
             abuse(what, &server, 4, |stream, began| flood(stream, began, &piece, usize::MAX));
         for end in &ends {
             assert_eq!(status(&end.answer), 431, "{what}: {end:?}");
-            // It is refused as soon as it is over the limit; then it may go on for the time of a close, no longer.
-            assert!(end.after < close_timeout + GRACE, "{what}: read for too long: {end:?}");
+            // It is refused as soon as it is over the limit; then it may go on for the idle timeout, no longer.
+            assert!(end.after < idle_timeout + GRACE, "{what}: read for too long: {end:?}");
         }
     }
 }

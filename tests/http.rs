@@ -934,15 +934,19 @@ fn the_time_of_a_slow_controller_does_not_count() {
 }
 
 #[test]
-fn a_client_that_sends_on_after_an_error_is_cut_at_the_close_timeout() {
-    let timeout = Duration::from_millis(200);
-    let settings = Websocket::new().close_timeout(timeout);
-    let server = start(Server::new(vec![seen()]).websocket(settings));
-    let mut client = connect(&server);
-    assert_eq!(status(&client.ask("GET /seen HTTP/1.1\r\n\r\n").0), 400);
-    let began = Instant::now();
-    wait_until("the server takes no more", || client.stream.write_all(&[b'x'; 1000]).is_err());
-    assert!(began.elapsed() < Duration::from_secs(4), "cut after {:?} only", began.elapsed());
+fn a_client_that_sends_on_after_its_last_answer_is_cut_at_the_idle_timeout_or_after_5_s() {
+    let never = Duration::MAX;
+    for (idle_timeout, most) in [(Duration::from_millis(200), 4), (never, 9)] {
+        let settings = Websocket::new().close_timeout(never);
+        let server =
+            start(Server::new(vec![seen()]).idle_timeout(idle_timeout).websocket(settings));
+        let mut client = connect(&server);
+        assert_eq!(status(&client.ask("GET /seen HTTP/1.1\r\n\r\n").0), 400);
+        let began = Instant::now();
+        wait_until("the server takes no more", || client.stream.write_all(&[b'x'; 1000]).is_err());
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(most), "cut after {took:?} only");
+    }
 }
 
 #[test]

@@ -150,6 +150,55 @@ fn a_client_that_uploads_during_the_shutdown_reads_a_whole_503() {
     }
 }
 
+/// A client that has read its last answer to the end of the stream, and keeps its own end open.
+fn answered(address: SocketAddr) -> Raw {
+    let mut client = Raw::connect(address);
+    client.ask("GET /none HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    client.expect_end();
+    client
+}
+
+#[test]
+fn clients_that_keep_their_end_open_after_their_answer_do_not_hold_up_the_shutdown() {
+    let never = Duration::MAX;
+    let server = start(
+        Server::new(vec![route!("/" => Echo)])
+            .idle_timeout(never)
+            .shutdown_timeout(never)
+            .websocket(Websocket::new().close_timeout(never)),
+    );
+    let address = server.local_addr();
+    let mut half = kept(address);
+    half.send(b"GET / HTTP/1.1\r\n");
+    let _answered = [(); 3].map(|()| answered(address));
+    let began = Instant::now();
+    let report = shut_down(server).recv_timeout(DEADLINE).expect("the shutdown waits for clients");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(3), "took {took:?}");
+    assert_eq!((report.closed, report.cut), (4, 0));
+    assert_eq!(status(&half.response().0), 503);
+}
+
+#[test]
+fn a_client_that_sends_without_pause_after_its_answer_is_ended_soon_and_counts_as_closed() {
+    let never = Duration::MAX;
+    for shutdown_timeout in [Duration::ZERO, Duration::from_millis(50), never] {
+        let server = start(
+            Server::new(vec![route!("/" => Echo)])
+                .idle_timeout(never)
+                .shutdown_timeout(shutdown_timeout),
+        );
+        let mut client = answered(server.local_addr());
+        let sending = thread::spawn(move || while client.stream.write_all(&[b'x'; 99]).is_ok() {});
+        let began = Instant::now();
+        let report = server.shutdown().unwrap();
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(4), "took {took:?}");
+        assert_eq!((report.closed, report.cut), (1, 0), "cut after {shutdown_timeout:?}");
+        join("the client", sending);
+    }
+}
+
 #[test]
 fn half_a_head_that_was_sent_just_before_the_shutdown_is_answered_with_503() {
     for round in 0..50 {

@@ -17,6 +17,9 @@ use crate::link::{Context, Link};
 use crate::router::{NotFound, Route, Router};
 use crate::shown::Shown;
 
+/// How long a client may take at most to end too, once it has its last answer.
+const MAX_LINGER: Duration = Duration::from_secs(5);
+
 /// Serves `link` to its end, on the calling thread.
 pub(crate) fn serve(link: &Arc<Link>, router: &Router) {
     let settings = &link.context.settings;
@@ -40,7 +43,7 @@ pub(crate) fn serve(link: &Arc<Link>, router: &Router) {
                 let idle = deadline::after(settings.idle_timeout);
                 deadlines = Deadlines { first_byte: idle, head: None };
             }
-            Next::End => return link.socket.linger(settings.websocket.close_timeout),
+            Next::End => return link.linger(settings.idle_timeout.min(MAX_LINGER)),
             Next::Nothing => return,
         }
     }

@@ -159,8 +159,7 @@ impl Connections {
     /// Cuts all connections that still run.
     pub(crate) fn cut_all(&self) {
         for link in self.running() {
-            link.note_loss();
-            link.socket.cut();
+            link.cut();
         }
     }
 

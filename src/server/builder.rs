@@ -103,7 +103,8 @@ impl Server {
         open_timeout: Duration
         /// From the end of a request's head to the end of its body. Default 30 s, then 408.
         body_timeout: Duration
-        /// How long a connection is kept for another request. Default 60 s.
+        /// How long a connection is kept for another request. Default 60 s. A client that has its last answer has as
+        /// long to end its side too, but no more than 5 s.
         idle_timeout: Duration
         /// How long a shutdown waits for connections to end in good order. Default 10 s, then they are cut, and have a second to
         /// notice. Zero cuts at once.

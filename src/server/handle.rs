@@ -109,7 +109,8 @@ impl ServerHandle {
     ///
     /// 1. the listener is closed, so that its address is free at once, unless others hold it too;
     /// 2. requests that are being read are answered with 503, those being answered get their answers, and WebSockets
-    ///    are closed with 1001, after all that is queued for them;
+    ///    are closed with 1001, after all that is queued for them; what HTTP clients send on after their answers is read
+    ///    for up to a second, so that no reset eats these;
     /// 3. what has not ended after [`shutdown_timeout`](crate::http::Server::shutdown_timeout) is cut, and has a second to
     ///    notice;
     /// 4. the threads are joined, but for those of handlers that still run, which the report counts.
