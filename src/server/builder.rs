@@ -99,7 +99,8 @@ impl Server {
         /// The settings of all WebSocket endpoints; a controller may change them for its own.
         websocket: Websocket
         /// From the moment of the connection to the end of the first request's head, and from its first byte for later
-        /// ones: one deadline, so that a client that sends a byte now and then misses it too. Default 10 s, then 408.
+        /// ones: one deadline, so that a client that sends a byte now and then misses it too. Default 10 s, then 408, or
+        /// without an answer where nothing has come.
         open_timeout: Duration
         /// From the end of a request's head to the end of its body. Default 30 s, then 408.
         body_timeout: Duration
