@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::http::headers::is_token;
-use crate::http::host::split_authority;
+use crate::http::host::is_literal;
 use crate::rule::{self, Checked};
 use crate::websocket::settings::Websocket;
 
@@ -107,8 +107,12 @@ impl Settings {
         rule::at_least("max_connections_per_peer", *max_connections_per_peer, 1)?;
         rule::at_least("max_connections_per_session", *max_connections_per_session, 1)?;
         rule::between("stack_size", *stack_size, LEAST_STACK, MOST_STACK)?;
-        let is_host = |host: &str| split_authority(host) == Some((host, ""));
-        rule::all("allow_host", allowed_hosts, is_host, "has to be a host's name without a port")?;
+        rule::all(
+            "allow_host",
+            allowed_hosts,
+            is_literal,
+            "has to be the name of one host, without a port, wildcards or escapes",
+        )?;
         rule::all(
             "session_cookie",
             session_cookie.as_slice(),
@@ -126,6 +130,22 @@ mod tests {
     #[test]
     fn the_defaults_are_sound() {
         assert_eq!(Settings::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn an_allowed_host_is_one_that_a_request_can_name() {
+        let check = |host: &str| {
+            Settings { allowed_hosts: vec![host.to_owned()], ..Settings::default() }.check()
+        };
+        for host in ["chat.example", "under_score.EXAMPLE.", "10.0.0.1", "[::5]", "[0:0::5]"] {
+            assert_eq!(check(host), Ok(()), "{host:?}");
+        }
+        for host in ["*", "*.example.com", "%41.com", "a:80", "::5", "[::5", "", "a b", "http://a"]
+        {
+            let unfit = check(host).expect_err(host);
+            assert_eq!(unfit.name, "allow_host", "{host:?}");
+            assert!(unfit.reason.contains(&format!("{host:?}")), "{}", unfit.reason);
+        }
     }
 
     #[test]

@@ -18,6 +18,19 @@ pub(crate) fn bracketed_address(host: &str) -> Option<Ipv6Addr> {
     host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
+/// As hosts can be compared: in lower case, an IPv6 address in its shortest form.
+pub(crate) fn canonical(host: &str) -> String {
+    match bracketed_address(host) {
+        Some(address) => format!("[{address}]"),
+        None => host.to_ascii_lowercase(),
+    }
+}
+
+/// Whether a setting can name a host so: a `*` is no pattern here, and an escape is the character itself in a browser.
+pub(crate) fn is_literal(host: &str) -> bool {
+    is_host(host) && !host.contains(['*', '%'])
+}
+
 /// Whether it is a name of labels none of which is empty, but for the root's at the end. IPv4 addresses are names too.
 pub(crate) fn is_name(name: &str) -> bool {
     let labels = name.strip_suffix('.').unwrap_or(name);

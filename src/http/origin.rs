@@ -1,6 +1,6 @@
 //! Origins, the pages that requests come from: whether one is a page of the host that a request names (RFC 6454).
 
-use crate::http::host::split_authority;
+use crate::http::host::{canonical, split_authority};
 use crate::http::peer::is_loopback_name;
 
 /// Whether two origins are the same, as browsers write them or with their usual port.
@@ -24,7 +24,7 @@ pub(crate) fn is_of_host(origin: &str, host: &str, is_secure: bool) -> bool {
     })
 }
 
-/// Scheme and authority, in lower case, the authority with its port.
+/// Scheme and authority, as they can be compared, the authority with its port.
 fn split_origin(origin: &str) -> Option<(String, (String, String))> {
     let (scheme, authority) = origin.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
@@ -41,8 +41,7 @@ fn normal_authority(scheme: &str, authority: &str) -> (String, String) {
     };
     let (host, port) = split_authority(authority).unwrap_or((authority, ""));
     let port = if port.is_empty() { usual } else { port };
-    let host =
-        if is_loopback_name(host) { "localhost".to_owned() } else { host.to_ascii_lowercase() };
+    let host = if is_loopback_name(host) { "localhost".to_owned() } else { canonical(host) };
     (host, port.to_owned())
 }
 
@@ -68,5 +67,13 @@ mod tests {
         ] {
             assert_eq!(is_of_host(origin, host, false), expected, "{origin} at {host}");
         }
+    }
+
+    #[test]
+    fn an_address_is_the_same_however_it_is_written() {
+        assert!(same_origin("https://[0:0::5]", "https://[::5]"));
+        assert!(same_origin("https://[2001:DB8::1]:443", "https://[2001:db8:0::1]"));
+        assert!(!same_origin("https://[::5]", "https://[::6]"));
+        assert!(is_of_host("https://[::5]", "[0:0::5]", true));
     }
 }

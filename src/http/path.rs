@@ -32,7 +32,8 @@ impl Pattern {
         let Some(path) = text.strip_prefix('/') else {
             return Err("has to begin with `/`".to_owned());
         };
-        if let Some(wrong) = text.chars().find(|c| c.is_whitespace() || matches!(c, '?' | '#')) {
+        let is_wrong = |c: &char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#');
+        if let Some(wrong) = text.chars().find(is_wrong) {
             return Err(format!("cannot contain {wrong:?}"));
         }
         let mut segments = Vec::new();
@@ -44,7 +45,7 @@ impl Pattern {
             let segment = match segment.as_bytes().first() {
                 Some(b':') => Segment::Parameter(segment[1..].to_owned()),
                 Some(b'*') => Segment::Rest(segment[1..].to_owned()),
-                _ => Segment::Literal(decode(segment).ok_or("is not UTF-8 when decoded")?),
+                _ => Segment::Literal(decode(segment)?),
             };
             if let Segment::Parameter(name) | Segment::Rest(name) = &segment {
                 if name.is_empty() {
@@ -120,20 +121,28 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// The decoded segments of a request's path; `None` when it is not UTF-8 or a `%` is not followed by two hex digits.
+/// The decoded segments of a request's path; `None` when one cannot be decoded.
 ///
 /// Segments are decoded after they were split: `%2F` is a character of its segment.
 pub(crate) fn segments(path: &str) -> Option<Vec<String>> {
-    path.strip_prefix('/')?.split('/').map(decode).collect()
+    path.strip_prefix('/')?.split('/').map(|segment| decode(segment).ok()).collect()
 }
 
-fn decode(segment: &str) -> Option<String> {
+/// The segment without its escapes, or what is wrong with it, as a sentence without its subject.
+fn decode(segment: &str) -> Result<String, &'static str> {
     let escapes_are_whole = segment
         .split('%')
         .skip(1)
         .all(|rest| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit()));
-    let decoded = percent_decode_str(segment).decode_utf8().ok()?;
-    (escapes_are_whole && !decoded.contains('\0')).then(|| decoded.into_owned())
+    if !escapes_are_whole {
+        return Err("has a `%` that is not followed by two hexadecimal digits");
+    }
+    let decoded = percent_decode_str(segment).decode_utf8();
+    let decoded = decoded.map_err(|_| "is not UTF-8 when decoded")?;
+    if decoded.contains('\0') {
+        return Err("has a NUL when decoded, which is refused in every request");
+    }
+    Ok(decoded.into_owned())
 }
 
 /// The decoded pairs of a query, in order; what cannot be decoded keeps its replacement characters.
@@ -180,6 +189,12 @@ mod tests {
             ("chat", "begin with"),
             ("/a?b", "'?'"),
             ("/a b", "' '"),
+            ("/a\u{7f}", r"'\u{7f}'"),
+            ("/:a\0", r"'\0'"),
+            ("/%", "two hexadecimal digits"),
+            ("/a/%zz", "two hexadecimal digits"),
+            ("/%00", "NUL"),
+            ("/%ff", "is not UTF-8"),
             ("/:", "without a name"),
             ("/:a/:a", "two parameters"),
             ("/*rest/more", "takes the rest"),

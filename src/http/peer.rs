@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::http::headers::Headers;
-use crate::http::host::{bracketed_address, is_name, split_authority};
+use crate::http::host::{bracketed_address, canonical, is_name, split_authority};
 
 /// Whether a server that listens on `local_addr` takes requests for `host`, a `Host` header.
 ///
@@ -14,7 +14,8 @@ pub(crate) fn is_our_host(host: &str, local_addr: SocketAddr, allowed: &[String]
         return true;
     }
     split_authority(host).is_some_and(|(name, _)| {
-        is_loopback_name(name) || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+        let is_allowed = |allowed: &String| canonical(allowed) == canonical(name);
+        is_loopback_name(name) || allowed.iter().any(is_allowed)
     })
 }
 
@@ -65,7 +66,7 @@ mod tests {
     #[test]
     fn a_loopback_server_is_for_loopback_names() {
         let local = "127.0.0.1:8000".parse().unwrap();
-        let allowed = ["chat.example".to_owned()];
+        let allowed = ["chat.example", "[0:0::5]", "[2001:DB8::1]"].map(str::to_owned);
         for (host, expected) in [
             ("localhost", true),
             ("LOCALHOST:8000", true),
@@ -78,6 +79,10 @@ mod tests {
             ("[::ffff:8.8.8.8]", false),
             ("chat.example", true),
             ("Chat.Example:80", true),
+            ("[::5]", true),
+            ("[0::0:5]:8000", true),
+            ("[2001:db8:0::1]", true),
+            ("[::6]", false),
             ("evil.example", false),
             ("localhost.evil.example:8000", false),
             ("127.0.0.1.evil.example", false),

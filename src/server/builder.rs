@@ -163,10 +163,10 @@ impl Server {
         self
     }
 
-    /// Lets requests for `host` in, a name without a port, beside those for loopback names. It concerns servers that
-    /// listen on a loopback address, which take nothing else: a page on the open internet can have its own name resolve
-    /// to this machine, and would pass for a page of this server (DNS rebinding). Behind a proxy on the same machine, name
-    /// the host that the proxy passes on. Requests for other hosts are answered with 403.
+    /// Lets requests for `host` in, one name without a port or wildcards, beside those for loopback names. It concerns
+    /// servers that listen on a loopback address, which take nothing else: a page on the open internet can have its own
+    /// name resolve to this machine, and would pass for a page of this server (DNS rebinding). Behind a proxy on the same
+    /// machine, name the host that the proxy passes on. Requests for other hosts are answered with 403.
     #[must_use]
     pub fn allow_host(mut self, host: impl Into<String>) -> Self {
         self.settings.allowed_hosts.push(host.into());
@@ -288,6 +288,10 @@ impl Address {
                 let address = listener.local_addr().map(|address| address.to_string());
                 (Ok(listener), address.unwrap_or_else(|_| "the given listener".to_owned()))
             }
+            Self::Resolved(addresses) if addresses.is_empty() => {
+                let reason = "has to be at least one address, and is none".to_owned();
+                return Err(Error::Setting { name: "bind", reason });
+            }
             Self::Resolved(addresses) => {
                 let text: Vec<_> = addresses.iter().map(ToString::to_string).collect();
                 (TcpListener::bind(&*addresses), text.join(", "))
@@ -345,6 +349,8 @@ mod tests {
         let routes = vec![Route::new("/chat", Endpoint)];
         let error = Server::new(routes).bind("127.0.0.1:0").spawn().unwrap_err().to_string();
         assert!(error.contains("`close_timeout` of the route \"/chat\" has to be"), "{error}");
+        let error = Server::new(vec![]).bind(&[][..]).spawn().unwrap_err().to_string();
+        assert!(error.contains("`bind` has to be at least one address"), "{error}");
 
         let error = Server::new(vec![]).open_timeout(Duration::ZERO).spawn().unwrap_err();
         assert!(error.to_string().contains("`open_timeout` has to be more than zero"), "{error}");

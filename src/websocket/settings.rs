@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::http::headers::is_token;
+use crate::http::host::{is_literal, split_authority};
 use crate::rule::{self, Checked};
 use crate::websocket::decoder::Limits;
 
@@ -262,16 +263,23 @@ impl Websocket {
     }
 }
 
-/// Whether a browser can send it: a scheme and a host, without a path, or `null` (RFC 6454 §6).
+/// Whether a browser can send it: a scheme and a host, without a path, or `null` (RFC 6454 §6). What schemes other than
+/// the web's call a host is theirs to say.
 fn is_origin(origin: &str) -> bool {
-    origin == "null"
-        || origin.split_once("://").is_some_and(|(scheme, host)| {
-            let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"/?#*@".contains(&byte);
-            !scheme.is_empty()
-                && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-                && !host.is_empty()
-                && host.bytes().all(is_plain)
-        })
+    const WEB: [&str; 4] = ["http", "https", "ws", "wss"];
+    let Some((scheme, authority)) = origin.split_once("://") else {
+        return origin == "null";
+    };
+    if WEB.iter().any(|web| web.eq_ignore_ascii_case(scheme)) {
+        return split_authority(authority).is_some_and(|(host, _)| is_literal(host));
+    }
+    let all = |text: &str, others: &[u8]| {
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
+    };
+    scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && all(scheme, b"+-.")
+        && !authority.is_empty()
+        && all(authority, b"-._~:")
 }
 
 #[cfg(test)]
@@ -302,12 +310,39 @@ mod tests {
             "null",
             "capacitor://localhost",
             "http://[::1]:80",
+            "https://[0:0::5]",
+            "https://a.example.:8443",
+            "wss://a",
+            "app://.",
+            "chrome-extension://abcdef",
+            "com.example+app-1://-",
         ] {
             assert_eq!(Websocket::new().allow_origin(origin).check(), Ok(()), "{origin}");
         }
-        for origin in
-            ["https://example.com/", "example.com", "*", "https://*.example.com", "", "https://"]
-        {
+        for origin in [
+            "https://example.com/",
+            "example.com",
+            "*",
+            "https://*.example.com",
+            "",
+            "https://",
+            "https://a:port",
+            "HTTPS://a:port",
+            "https://a:99999",
+            "https://[::1",
+            "https://a]b",
+            "https://a\"b",
+            "https://..",
+            "https://%41.com",
+            "ws://user@a",
+            "-://a",
+            "1a://a",
+            "://a",
+            "app://a/b",
+            "app://a\"b",
+            "app://[",
+            "app://a\\b",
+        ] {
             let unfit = Websocket::new().allow_origin(origin).check().unwrap_err();
             assert_eq!(unfit.name, "allow_origin", "{origin}");
             assert!(unfit.reason.contains(&format!("{origin:?}")), "{}", unfit.reason);

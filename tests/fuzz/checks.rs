@@ -271,20 +271,20 @@ fn check_same_host(headers: &Headers, is_secure: bool) {
     assert_eq!(host_name(authority), host_name(host), "{origin} at {host}");
 }
 
-/// The host in lower case and without its port; `localhost` for each name of this machine.
+/// The host in lower case and without its port, an address in its shortest form; `localhost` for each name of this
+/// machine.
 fn host_name(authority: &str) -> String {
     let name = match authority.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => name,
         _ => authority,
     };
     let name = name.to_ascii_lowercase();
-    let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
-    if address.is_ok_and(|address| address.to_canonical().is_loopback())
-        || name.ends_with(".localhost")
-    {
-        return "localhost".to_owned();
+    match name.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) if address.to_canonical().is_loopback() => "localhost".to_owned(),
+        Ok(address) => address.to_string(),
+        Err(_) if name.ends_with(".localhost") => "localhost".to_owned(),
+        Err(_) => name,
     }
-    name
 }
 
 /// Nobody is believed who may not be, and a host is only what it seems.
