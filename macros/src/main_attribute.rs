@@ -1,7 +1,7 @@
 //! `#[rwf::main]`.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{ToTokens, quote};
 use syn::{Error, ItemFn};
 
 /// The function without `async`, its body driven on the calling thread.
@@ -18,6 +18,12 @@ pub(crate) fn main(arguments: TokenStream, item: TokenStream) -> syn::Result<Tok
             sig.fn_token,
             "write `async fn`, or leave out `#[rwf::main]` and call `run()` instead of `launch().await`",
         ));
+    }
+    let qualifiers =
+        [sig.constness.to_token_stream(), sig.safety.to_token_stream(), sig.abi.to_token_stream()];
+    if let Some(unfit) = qualifiers.into_iter().find(|tokens| !tokens.is_empty()) {
+        let message = format!("`main` cannot be `{unfit}`: write `async fn main() {{ … }}`");
+        return Err(Error::new_spanned(unfit, message));
     }
     if !sig.inputs.is_empty() {
         return Err(Error::new_spanned(&sig.inputs, "`main` takes no arguments"));
@@ -64,6 +70,27 @@ mod tests {
                     async fn main(argument: u8) {}
                 ),
                 "takes no arguments",
+            ),
+            (
+                quote!(),
+                quote!(
+                    const async fn main() {}
+                ),
+                "cannot be `const`: write `async fn main() { … }`",
+            ),
+            (
+                quote!(),
+                quote!(
+                    async unsafe extern "C" fn main() {}
+                ),
+                "cannot be `unsafe`",
+            ),
+            (
+                quote!(),
+                quote!(
+                    async extern "C" fn main() {}
+                ),
+                "cannot be `extern \"C\"`",
             ),
             (
                 quote!(threads = 4),

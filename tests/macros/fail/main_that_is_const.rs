@@ -1,0 +1,2 @@
+#[rwf::main]
+const async fn main() {}

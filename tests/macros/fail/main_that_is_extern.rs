@@ -1,0 +1,2 @@
+#[rwf::main]
+async extern "C" fn main() {}

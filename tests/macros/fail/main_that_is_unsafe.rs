@@ -1,0 +1,2 @@
+#[rwf::main]
+async unsafe fn main() {}
