@@ -69,8 +69,10 @@ impl Socket {
         timeout: Duration,
     ) -> io::Result<usize> {
         let deadline = deadline::after(timeout);
-        // It may have set another timeout.
-        self.read_timeout.store(0, Ordering::Relaxed);
+        if cfg!(not(unix)) {
+            // There it sets a timeout of its own.
+            self.read_timeout.store(0, Ordering::Relaxed);
+        }
         loop {
             match os::read_unless(stop, &self.stream, buffer, deadline::until(deadline)) {
                 Err(error) if error.kind() == Interrupted => {}

@@ -52,6 +52,8 @@ struct State {
     waiting: Vec<Weak<dyn Flush>>,
     /// When `waiting` is due.
     next_flush: Option<Instant>,
+    /// Until when the thread sleeps by itself; it is woken for what is due before.
+    wakes_at: Option<Instant>,
     is_stopped: bool,
 }
 
@@ -90,11 +92,10 @@ impl Watchdog {
     pub(crate) fn cut_after(&self, socket: &Arc<Socket>, delay: Duration) -> Cut {
         let at = deadline::after(delay);
         let mut state = self.shared.state.lock();
-        let is_next = state.cuts.first_key_value().is_none_or(|((first, _), _)| at < *first);
         let key = (at, state.ordered);
         state.ordered += 1;
         state.cuts.insert(key, Arc::downgrade(socket));
-        if is_next {
+        if state.wakes_at.is_some_and(|wakes_at| at < wakes_at) {
             self.shared.changed.notify_one();
         }
         Cut { shared: Arc::clone(&self.shared), key }
@@ -163,7 +164,9 @@ impl Shared {
             } else {
                 let moments = [next_cut, state.next_flush].into_iter().flatten();
                 let next = moments.fold(next_check, Instant::min);
+                state.wakes_at = Some(next);
                 self.changed.wait_until(&mut state, next);
+                state.wakes_at = None;
             }
         }
     }

@@ -169,10 +169,7 @@ fn run<C: WebsocketController + ?Sized>(
     let began = Instant::now();
     let path = Shown::value(request.path()).to_string();
     let who = who(&link, &client);
-    let (name, peer) = (name_of::<C>(), link.peer);
-    contained(|| {
-        log::info!("websocket connected {who} path={path} controller={name} peer={peer}");
-    });
+    contained(|| log_begin(name_of::<C>(), &link, &who, &path));
 
     let connection = Connection::new(socket, outbox.clone(), &settings, rest);
     let mut session =
@@ -268,25 +265,58 @@ fn guarded(
     call: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Close> {
     link.enter_handler();
-    let result = contained(|| {
-        // The error is the program's code too, in its text and in its end.
-        call().map_err(|error| {
-            let text = Shown::text(&error).to_string();
-            (text, error.is::<SendError>(), error.is_chosen(), error.close())
-        })
-    });
+    // The error is the program's code too, in its text and in its end.
+    let result = contained(|| call().map_err(Failure::of));
     link.leave_handler();
-    let (level, what, end) = match result {
-        Some(Ok(())) => return Ok(()),
+    match result {
+        Some(Ok(())) => Ok(()),
+        Some(Err(failure)) => report(link, outbox, client, method, Some(&failure)),
+        None => report(link, outbox, client, method, None),
+    }
+}
+
+/// What a handler failed with.
+struct Failure {
+    text: String,
+    is_send_error: bool,
+    is_chosen: bool,
+    close: Close,
+}
+
+impl Failure {
+    /// Apart, like [`report`], so that the frames of those who call handlers stay small: a connection keeps the pages
+    /// that its stack has once needed.
+    #[inline(never)]
+    #[expect(clippy::needless_pass_by_value, reason = "its end is the program's code too")]
+    fn of(error: Error) -> Box<Self> {
+        Box::new(Self {
+            text: Shown::text(&error).to_string(),
+            is_send_error: error.is::<SendError>(),
+            is_chosen: error.is_chosen(),
+            close: error.close(),
+        })
+    }
+}
+
+/// Logs why a handler ended early, `None` for a panic; the close that this asks for.
+#[inline(never)]
+fn report(
+    link: &Link,
+    outbox: &Outbox,
+    client: &SessionId,
+    method: &str,
+    failure: Option<&Failure>,
+) -> Result<(), Close> {
+    let (level, what, end) = match failure {
         // A receiver that is too slow or leaves has its own connection closed, not that of whoever sends to it.
-        Some(Err((text, true, ..))) => {
+        Some(Failure { text, is_send_error: true, .. }) => {
             (log::Level::Info, format!("could not send: {text}"), Ok(()))
         }
-        Some(Err((text, false, is_chosen, close))) => {
-            // That a client leaves while its handler answers is the way of the world.
-            let is_expected = is_chosen || outbox.is_sealed();
+        Some(Failure { text, is_chosen, close, .. }) => {
+            // A client may leave while its handler answers.
+            let is_expected = *is_chosen || outbox.is_sealed();
             let level = if is_expected { log::Level::Info } else { log::Level::Error };
-            (level, format!("failed: {text}"), Err(close))
+            (level, format!("failed: {text}"), Err(close.clone()))
         }
         None => {
             let what = "panicked; its connection is closed".to_owned();
@@ -297,6 +327,13 @@ fn guarded(
     end
 }
 
+#[inline(never)]
+fn log_begin(controller: &str, link: &Link, who: &str, path: &str) {
+    let peer = link.peer;
+    log::info!("websocket connected {who} path={path} controller={controller} peer={peer}");
+}
+
+#[inline(never)]
 fn log_end(outcome: &Outcome, close: &Close, who: &str, path: &str, began: Instant) {
     let Outcome { by, received, sent, unsent, .. } = outcome;
     let lost = match unsent {

@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::io;
 
-use smallvec::SmallVec;
-
 use crate::http::headers::Headers;
 use crate::http::host::split_authority;
 use crate::http::method::Method;
@@ -335,9 +333,10 @@ fn parse_lines(bytes: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, 
 }
 
 /// Room for as many headers as there are lines: the limit may be far more.
-fn room_for_fields(bytes: &[u8], max_headers: usize) -> SmallVec<[httparse::Header<'_>; 32]> {
+fn room_for_fields(bytes: &[u8], max_headers: usize) -> Vec<httparse::Header<'_>> {
     let lines = bytes.split(|byte| *byte == b'\n').count();
-    SmallVec::from_elem(httparse::EMPTY_HEADER, lines.min(max_headers))
+    // Not on the stack: every connection keeps the pages that its stack has once needed.
+    vec![httparse::EMPTY_HEADER; lines.min(max_headers)]
 }
 
 /// Lines end with CR LF. A lone LF or CR is read differently by different servers, which is how requests are smuggled.
