@@ -446,7 +446,7 @@ fn a_client_that_takes_its_backlog_needs_not_answer_a_ping_before() {
     let settings = Websocket::new()
         .outbox_bytes(256 << 20)
         .ping_interval(Duration::from_millis(150))
-        .ping_timeout(Duration::from_millis(600));
+        .ping_timeout(Duration::from_millis(1500));
     let (server, ends) = serve(settings);
     let user = somebody();
     let mut client = open(&server, user);
@@ -460,7 +460,7 @@ fn a_client_that_takes_its_backlog_needs_not_answer_a_ping_before() {
     while taken < count {
         let frame = client.frame();
         taken += usize::from(frame.first == 0x82);
-        if let Ok(end) = ends.recv_timeout(Duration::from_millis(15)) {
+        if let Ok(end) = ends.recv_timeout(Duration::from_millis(25)) {
             panic!("after {taken} of {count} it was given up: {end:?}");
         }
     }
