@@ -38,7 +38,7 @@ impl WebsocketController for Chat {
     async fn handle_message(&self, _: &SessionId, message: Message) -> Result<(), Error> {
         let Some(text) = message.as_text() else {
             let error = Error::new("a binary message in a chat");
-            return Err(error.with_close(CloseCode::UnsupportedData, "text only"));
+            return Err(error.with_close(CloseCode::UNSUPPORTED_DATA, "text only"));
         };
         Comms::topic(&self.topic).send(format!("{}: {text}", self.tab))?;
         Ok(())

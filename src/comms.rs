@@ -23,7 +23,7 @@ use crate::websocket::outbox::{Outbox, Refused};
 ///
 /// Comms::notify().send("to everyone")?;
 /// Comms::broadcast(42).send("to everyone but user 42")?;
-/// Comms::websocket(42).close(CloseCode::Normal, "see you")?;
+/// Comms::websocket(42).close(CloseCode::NORMAL, "see you")?;
 ///
 /// // Whoever has subscribed, until it unsubscribes or leaves.
 /// Comms::websocket(42).subscribe("room:7")?;

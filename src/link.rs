@@ -121,7 +121,7 @@ impl Link {
     pub(crate) fn end(&self) {
         match self.outbox.get() {
             Some(outbox) => {
-                outbox.seal(Close::new(CloseCode::GoingAway, "the server shuts down"));
+                outbox.seal(Close::new(CloseCode::GOING_AWAY, "the server shuts down"));
             }
             None => self.socket.help_to_stop(),
         }

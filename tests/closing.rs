@@ -51,7 +51,7 @@ impl WebsocketController for Witness {
             "ban" => Err(Error::new("banned").with_close(4003, "banned")),
             "close" => {
                 Comms::websocket(client).send("last words")?;
-                Comms::websocket(client).close(CloseCode::Normal, "asked")?;
+                Comms::websocket(client).close(CloseCode::NORMAL, "asked")?;
                 assert_eq!(
                     Comms::websocket(client).send("too late"),
                     Err(rwf::comms::SendError::Closing)

@@ -109,7 +109,7 @@ fn a_thread_can_send_while_it_ends() {
 fn nobody_there_is_no_error() {
     let comms = Comms::websocket(SessionId::guest());
     assert_eq!(comms.send("hello?"), Ok(0));
-    assert_eq!(comms.close(CloseCode::Normal, ""), Ok(0));
+    assert_eq!(comms.close(CloseCode::NORMAL, ""), Ok(0));
     assert!(!comms.is_connected());
 }
 

@@ -22,7 +22,7 @@ fn a_broadcast_leaves_one_session_out_and_a_notification_nobody() {
         assert_eq!(tab.text_frame(), "for all");
     }
     assert_eq!(our_tab.text_frame(), "for all");
-    assert_eq!(Comms::notify().close(CloseCode::ServiceRestart, "again soon"), Ok(3));
+    assert_eq!(Comms::notify().close(CloseCode::SERVICE_RESTART, "again soon"), Ok(3));
     for tab in their_tabs.iter_mut().chain([&mut our_tab]) {
         assert_eq!(tab.close_frame(), (1012, "again soon".to_owned()));
     }

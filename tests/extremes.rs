@@ -185,12 +185,12 @@ fn drive(change: impl Fn(Server) -> Server) -> Result<usize, http::Error> {
     }
     // Closing, by the server, of a client that answers, and of one that does not.
     if let Some(mut client) = open(&server, user + 1) {
-        let _ = Comms::websocket(user + 1).close(CloseCode::Normal, "enough");
+        let _ = Comms::websocket(user + 1).close(CloseCode::NORMAL, "enough");
         client.send_close(1000, "");
         read_to_the_end(&mut client);
     }
     let _mute = open(&server, user + 2);
-    let _ = Comms::websocket(user + 2).close(CloseCode::Normal, "enough");
+    let _ = Comms::websocket(user + 2).close(CloseCode::NORMAL, "enough");
     // A slow client, more than the kernel takes.
     let _slow = open(&server, user + 3);
     let message = Message::binary(vec![7; 5 << 20]);

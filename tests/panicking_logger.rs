@@ -94,7 +94,7 @@ fn an_error_that_cannot_be_told_closes_its_own_websocket_and_handle_close_is_cal
         client.expect_end();
         drop(client);
         let code = closes.recv_timeout(DEADLINE);
-        assert_eq!(code, Ok(CloseCode::InternalError), "what handle_close gets for {message}");
+        assert_eq!(code, Ok(CloseCode::INTERNAL_ERROR), "what handle_close gets for {message}");
     }
     let mut client = Raw::connect(server.local_addr());
     assert_eq!(status(&client.ask(&get("/unspeakable")).0), 500);

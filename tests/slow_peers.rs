@@ -305,7 +305,7 @@ fn a_receiver_that_takes_nothing_costs_the_sender_nothing() {
     let mut sender = Raw::open(server.local_addr(), "/71000");
     let _leaving = Raw::open(server.local_addr(), "/71001");
     // It does not answer the close, so it is there for a while and takes nothing.
-    Comms::websocket(71001).close(CloseCode::Normal, "").unwrap();
+    Comms::websocket(71001).close(CloseCode::NORMAL, "").unwrap();
     assert_eq!(Comms::websocket(71001).send("for you"), Err(SendError::Closing));
     // The error of that send ends the handler, not the connection.
     sender.send_text("for you");

@@ -67,7 +67,7 @@ impl Error {
 
     /// The close that ends the WebSocket.
     pub(crate) fn close(&self) -> Close {
-        self.close.clone().unwrap_or_else(|| Close::new(CloseCode::InternalError, ""))
+        self.close.clone().unwrap_or_else(|| Close::new(CloseCode::INTERNAL_ERROR, ""))
     }
 
     /// Whether the author chose the answer, which makes the error an expected one.
@@ -108,17 +108,17 @@ mod tests {
     #[test]
     fn the_author_may_choose_the_answer() {
         let plain = Error::from(std::io::Error::other("disk"));
-        assert_eq!((plain.status(), plain.close().code), (500.into(), CloseCode::InternalError));
+        assert_eq!((plain.status(), plain.close().code), (500.into(), CloseCode::INTERNAL_ERROR));
         assert!(!plain.is_chosen());
 
         let chosen = Error::new("banned").with_status(403).with_close(4003, "banned");
-        assert_eq!((chosen.status(), chosen.close().code), (403.into(), CloseCode::Other(4003)));
+        assert_eq!((chosen.status(), chosen.close().code), (403.into(), CloseCode::from(4003)));
         assert!(chosen.is_chosen());
     }
 
     #[test]
     fn a_code_that_cannot_be_sent_stays_1011() {
         let error = Error::new("x").with_close(1006, "");
-        assert_eq!(error.close().code, CloseCode::InternalError);
+        assert_eq!(error.close().code, CloseCode::INTERNAL_ERROR);
     }
 }

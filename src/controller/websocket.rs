@@ -108,8 +108,8 @@ pub trait WebsocketController: Send + Sync {
     /// After a close that [`Comms::close`](crate::comms::Comms::close) began it is when anything comes from the client,
     /// mostly its answer, or `close_timeout` has passed.
     ///
-    /// `code` and `reason` are those of whichever side closed first; [`CloseCode::NoStatus`] when the client gave none,
-    /// and [`CloseCode::Abnormal`], with a reason for people, when the connection broke.
+    /// `code` and `reason` are those of whichever side closed first; [`CloseCode::NO_STATUS`] when the client gave none,
+    /// and [`CloseCode::ABNORMAL`], with a reason for people, when the connection broke.
     ///
     /// # Errors
     ///
@@ -176,7 +176,7 @@ fn run<C: WebsocketController + ?Sized>(
         Session { controller, client: &client, link: &link, outbox: &outbox, connection };
     let is_one_too_many = registration.connections() > context.settings.max_connections_per_session;
     if is_one_too_many {
-        outbox.seal(Close::new(CloseCode::TryAgainLater, "too many connections of this session"));
+        outbox.seal(Close::new(CloseCode::TRY_AGAIN_LATER, "too many connections of this session"));
     } else {
         link.set_task(format!("{who} path={path}"));
         os::name_thread(&thread_name(&path, &client));
@@ -320,7 +320,7 @@ fn report(
         }
         None => {
             let what = "panicked; its connection is closed".to_owned();
-            (log::Level::Error, what, Err(Close::new(CloseCode::InternalError, "")))
+            (log::Level::Error, what, Err(Close::new(CloseCode::INTERNAL_ERROR, "")))
         }
     };
     contained(|| log::log!(level, "{method} of {} {what}", who(link, client)));

@@ -2,111 +2,79 @@
 
 use std::fmt;
 
-/// A close code (RFC 6455 §7.4.1 and the IANA registry).
+/// A close code: a number, of which some have a name (RFC 6455 §7.4.1 and the IANA registry).
+///
+/// 3000 to 3999 are registered by libraries, 4000 to 4999 are free to use.
 ///
 /// ```
 /// use rwf::websocket::CloseCode;
 ///
-/// assert_eq!(u16::from(CloseCode::GoingAway), 1001);
-/// assert_eq!(CloseCode::from(4000), CloseCode::Other(4000));
+/// assert_eq!(u16::from(CloseCode::GOING_AWAY), 1001);
+/// assert_eq!(CloseCode::from(1000), CloseCode::NORMAL);
+/// assert!(CloseCode::from(4000).is_sendable() && !CloseCode::ABNORMAL.is_sendable());
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CloseCode {
-    /// 1000: the purpose is fulfilled.
-    Normal,
-    /// 1001: the server goes down, or the page was left.
-    GoingAway,
-    /// 1002: the peer broke the protocol.
-    ProtocolError,
-    /// 1003: data of a kind that the endpoint does not take.
-    UnsupportedData,
-    /// 1005: the close frame carried no code. Never sent.
-    NoStatus,
-    /// 1006: the connection ended without a close frame. Never sent.
-    Abnormal,
-    /// 1007: text that is not UTF-8.
-    InvalidPayload,
-    /// 1008: against the endpoint's policy.
-    PolicyViolation,
-    /// 1009: a message over the limit.
-    MessageTooBig,
-    /// 1010: the client wanted an extension.
-    MandatoryExtension,
-    /// 1011: the server failed, for example a handler that panicked.
-    InternalError,
-    /// 1012: the server restarts.
-    ServiceRestart,
-    /// 1013: overload, for example a receiver that is too slow.
-    TryAgainLater,
-    /// 1014: a gateway got an invalid answer.
-    BadGateway,
-    /// Any other, by number: 3000 to 3999 are registered by libraries, 4000 to 4999 are free to use.
-    Other(u16),
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CloseCode(u16);
 
 impl CloseCode {
+    /// 1000: the purpose is fulfilled.
+    pub const NORMAL: Self = Self(1000);
+    /// 1001: the server goes down, or the page was left.
+    pub const GOING_AWAY: Self = Self(1001);
+    /// 1002: the peer broke the protocol.
+    pub const PROTOCOL_ERROR: Self = Self(1002);
+    /// 1003: data of a kind that the endpoint does not take.
+    pub const UNSUPPORTED_DATA: Self = Self(1003);
+    /// 1005: the close frame carried no code. Never sent.
+    pub const NO_STATUS: Self = Self(1005);
+    /// 1006: the connection ended without a close frame. Never sent.
+    pub const ABNORMAL: Self = Self(1006);
+    /// 1007: text that is not UTF-8.
+    pub const INVALID_PAYLOAD: Self = Self(1007);
+    /// 1008: against the endpoint's policy.
+    pub const POLICY_VIOLATION: Self = Self(1008);
+    /// 1009: a message over the limit.
+    pub const MESSAGE_TOO_BIG: Self = Self(1009);
+    /// 1010: the client wanted an extension.
+    pub const MANDATORY_EXTENSION: Self = Self(1010);
+    /// 1011: the server failed, for example a handler that panicked.
+    pub const INTERNAL_ERROR: Self = Self(1011);
+    /// 1012: the server restarts.
+    pub const SERVICE_RESTART: Self = Self(1012);
+    /// 1013: overload, for example a receiver that is too slow.
+    pub const TRY_AGAIN_LATER: Self = Self(1013);
+    /// 1014: a gateway got an invalid answer.
+    pub const BAD_GATEWAY: Self = Self(1014);
+
     /// Whether a close frame may carry the code (RFC 6455 §7.4.2).
     #[must_use]
     pub fn is_sendable(self) -> bool {
-        matches!(u16::from(self), 1000..=1003 | 1007..=1014 | 3000..=4999)
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
 }
 
 impl From<u16> for CloseCode {
     fn from(code: u16) -> Self {
-        match code {
-            1000 => Self::Normal,
-            1001 => Self::GoingAway,
-            1002 => Self::ProtocolError,
-            1003 => Self::UnsupportedData,
-            1005 => Self::NoStatus,
-            1006 => Self::Abnormal,
-            1007 => Self::InvalidPayload,
-            1008 => Self::PolicyViolation,
-            1009 => Self::MessageTooBig,
-            1010 => Self::MandatoryExtension,
-            1011 => Self::InternalError,
-            1012 => Self::ServiceRestart,
-            1013 => Self::TryAgainLater,
-            1014 => Self::BadGateway,
-            other => Self::Other(other),
-        }
+        Self(code)
     }
 }
 
 impl From<CloseCode> for u16 {
     fn from(code: CloseCode) -> Self {
-        match code {
-            CloseCode::Normal => 1000,
-            CloseCode::GoingAway => 1001,
-            CloseCode::ProtocolError => 1002,
-            CloseCode::UnsupportedData => 1003,
-            CloseCode::NoStatus => 1005,
-            CloseCode::Abnormal => 1006,
-            CloseCode::InvalidPayload => 1007,
-            CloseCode::PolicyViolation => 1008,
-            CloseCode::MessageTooBig => 1009,
-            CloseCode::MandatoryExtension => 1010,
-            CloseCode::InternalError => 1011,
-            CloseCode::ServiceRestart => 1012,
-            CloseCode::TryAgainLater => 1013,
-            CloseCode::BadGateway => 1014,
-            CloseCode::Other(code) => code,
-        }
+        code.0
     }
 }
 
 impl PartialEq<u16> for CloseCode {
     fn eq(&self, code: &u16) -> bool {
-        u16::from(*self) == *code
+        self.0 == *code
     }
 }
 
 /// The number.
 impl fmt::Display for CloseCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        u16::from(*self).fmt(f)
+        self.0.fmt(f)
     }
 }
 
@@ -205,12 +173,12 @@ mod tests {
 
     #[test]
     fn a_reason_is_cut_between_characters() {
-        let close = Close::new(CloseCode::Normal, "ä".repeat(100));
+        let close = Close::new(CloseCode::NORMAL, "ä".repeat(100));
         assert_eq!(close.reason.len(), 122);
         assert_eq!(
-            Close::checked(CloseCode::Normal, &"a".repeat(124)),
+            Close::checked(CloseCode::NORMAL, &"a".repeat(124)),
             Err(InvalidClose::Reason(124))
         );
-        assert!(Close::checked(CloseCode::NoStatus, "").is_err());
+        assert!(Close::checked(CloseCode::NO_STATUS, "").is_err());
     }
 }

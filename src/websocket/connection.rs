@@ -176,14 +176,14 @@ impl Connection {
         let began_by_client = match &self.end {
             Some(End::Close(close)) => self.outbox.seal(close.clone()),
             Some(End::Stream(reason)) => {
-                let close = Close::new(CloseCode::Abnormal, reason.as_str());
+                let close = Close::new(CloseCode::ABNORMAL, reason.as_str());
                 self.outbox.seal_without_frame(close)
             }
             Some(End::Violation) | None => false,
         };
         let by = if began_by_client { Some(Side::Client) } else { self.outbox.given_up_by() };
         self.closed_by = Some(by.unwrap_or(Side::Server));
-        self.outbox.close().unwrap_or_else(|| Close::new(CloseCode::Abnormal, ""))
+        self.outbox.close().unwrap_or_else(|| Close::new(CloseCode::ABNORMAL, ""))
     }
 
     /// Waits for the end of what was closed: the client's close, the last of what is queued, the end of the stream. At

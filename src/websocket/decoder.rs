@@ -207,14 +207,14 @@ impl Decoder {
         let Limits { max_frame_size, max_message_size, .. } = self.limits;
         if length > max_frame_size {
             return Err(Close::new(
-                CloseCode::MessageTooBig,
+                CloseCode::MESSAGE_TOO_BIG,
                 format!("a frame of {length} bytes is over the limit of {max_frame_size}"),
             ));
         }
         let so_far = self.message.as_ref().map_or(0, |message| message.data.len());
         if length > max_message_size.saturating_sub(so_far) {
             return Err(Close::new(
-                CloseCode::MessageTooBig,
+                CloseCode::MESSAGE_TOO_BIG,
                 format!("a message of more than {max_message_size} bytes is over the limit"),
             ));
         }
@@ -242,7 +242,7 @@ impl Decoder {
         message.fragments += 1;
         if message.fragments > self.limits.max_fragments {
             return Err(Close::new(
-                CloseCode::PolicyViolation,
+                CloseCode::POLICY_VIOLATION,
                 format!("a message of more than {} fragments", self.limits.max_fragments),
             ));
         }
@@ -343,7 +343,7 @@ fn control(opcode: Opcode, payload: &[u8]) -> Result<Event, Violation> {
 /// The body of a close frame: nothing, or a code and a reason (RFC 6455 §5.5.1).
 fn close(payload: &[u8]) -> Result<Close, Violation> {
     match payload {
-        [] => Ok(Close::new(CloseCode::NoStatus, "")),
+        [] => Ok(Close::new(CloseCode::NO_STATUS, "")),
         [_] => Err(violation("a close frame with half a code")),
         [high, low, reason @ ..] => {
             let code = CloseCode::from(u16::from_be_bytes([*high, *low]));
@@ -357,11 +357,11 @@ fn close(payload: &[u8]) -> Result<Close, Violation> {
 }
 
 fn violation(reason: &str) -> Violation {
-    Close::new(CloseCode::ProtocolError, reason)
+    Close::new(CloseCode::PROTOCOL_ERROR, reason)
 }
 
 fn invalid_text() -> Violation {
-    Close::new(CloseCode::InvalidPayload, "text that is not UTF-8")
+    Close::new(CloseCode::INVALID_PAYLOAD, "text that is not UTF-8")
 }
 
 /// Takes the mask off `bytes` (RFC 6455 §5.3).
@@ -461,7 +461,7 @@ mod tests {
             Event::Pong,
             Event::Message(vec![7; 300].into()),
             Event::Message(Vec::new().into()),
-            Event::Close(Close::new(CloseCode::Normal, "bye")),
+            Event::Close(Close::new(CloseCode::NORMAL, "bye")),
         ];
         for step in (1..600).chain([wire.len()]) {
             assert_eq!(decode(&wire, step), (expected.clone(), None), "reads of {step} bytes");
@@ -507,7 +507,7 @@ mod tests {
         wire[20] ^= 0xff;
         let (events, violation) = decode(&wire[..200], 200);
         assert_eq!(events, []);
-        assert_eq!(violation.map(|close| close.code), Some(CloseCode::InvalidPayload));
+        assert_eq!(violation.map(|close| close.code), Some(CloseCode::INVALID_PAYLOAD));
     }
 
     #[test]

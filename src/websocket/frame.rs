@@ -34,10 +34,10 @@ impl Frame {
         Self::control(Opcode::Pong, payload)
     }
 
-    /// A close frame, without a body for [`CloseCode::NoStatus`].
+    /// A close frame, without a body for [`CloseCode::NO_STATUS`].
     pub(crate) fn close(close: &Close) -> Self {
         let mut body = Vec::new();
-        if close.code != CloseCode::NoStatus {
+        if close.code != CloseCode::NO_STATUS {
             body.extend(u16::from(close.code).to_be_bytes());
             body.extend(close.reason.as_bytes());
         }
@@ -83,10 +83,10 @@ mod tests {
         assert_eq!(wire(&Frame::ping(Bytes::from_static(b"x"))), b"\x89\x01x");
         assert_eq!(wire(&Frame::pong(Bytes::new())), b"\x8a\x00");
         assert_eq!(
-            wire(&Frame::close(&Close::new(CloseCode::Normal, "bye"))),
+            wire(&Frame::close(&Close::new(CloseCode::NORMAL, "bye"))),
             b"\x88\x05\x03\xe8bye"
         );
-        assert_eq!(wire(&Frame::close(&Close::new(CloseCode::NoStatus, ""))), b"\x88\x00");
+        assert_eq!(wire(&Frame::close(&Close::new(CloseCode::NO_STATUS, ""))), b"\x88\x00");
     }
 
     #[test]

@@ -303,7 +303,7 @@ impl Outbox {
     /// Closes a client that is too slow. The reader is woken, because its handler shall learn of it now: the client may
     /// not send anything for a long time.
     fn overflow(self: &Arc<Self>) {
-        let close = Close::new(CloseCode::TryAgainLater, "slow receiver");
+        let close = Close::new(CloseCode::TRY_AGAIN_LATER, "slow receiver");
         let frame = Frame::close(&close);
         if !Socket::CAN_INTERRUPT_READS {
             self.seal_with(close, Some(frame), Ending::Outbox);
@@ -379,7 +379,7 @@ impl Outbox {
         let state = self.state.lock();
         let failure = || {
             let (_, reason) = state.rest.failure.as_ref()?;
-            Some(Close::new(CloseCode::Abnormal, reason.as_str()))
+            Some(Close::new(CloseCode::ABNORMAL, reason.as_str()))
         };
         state.rest.sealed.clone().or_else(failure)
     }
@@ -926,8 +926,8 @@ mod tests {
         outbox.send_control(&Frame::ping(Bytes::from_static(b"!")));
         outbox.start();
         outbox.send(&text("late")).unwrap();
-        assert!(outbox.seal(Close::new(CloseCode::Normal, "")));
-        assert!(!outbox.seal(Close::new(CloseCode::GoingAway, "")), "the first close counts");
+        assert!(outbox.seal(Close::new(CloseCode::NORMAL, "")));
+        assert!(!outbox.seal(Close::new(CloseCode::GOING_AWAY, "")), "the first close counts");
         assert_eq!(outbox.send(&text("too late")), Err(Refused::Closing));
         let done = outbox.wait_until_done();
         assert_eq!((done.has_failed, done.sent, done.unsent), (false, 2, 0));

@@ -387,7 +387,7 @@ fn check_event(event: &Event, limits: decoder::Limits) -> usize {
         }
         Event::Pong => 0,
         Event::Close(Close { code, reason }) => {
-            let is_empty = *code == CloseCode::NoStatus && reason.is_empty();
+            let is_empty = *code == CloseCode::NO_STATUS && reason.is_empty();
             assert!(is_empty || code.is_sendable() && reason.len() <= 123, "{event:?}");
             reason.len()
         }
@@ -882,7 +882,7 @@ mod tests {
                 (events, None) if is_sendable => prop_assert_eq!(events, [Event::Close(close)]),
                 // A close frame says that there is no code by having none.
                 (events, None) if code == 1005 => {
-                    prop_assert_eq!(events, [Event::Close(Close::new(CloseCode::NoStatus, ""))]);
+                    prop_assert_eq!(events, [Event::Close(Close::new(CloseCode::NO_STATUS, ""))]);
                 }
                 (_, violation) => {
                     prop_assert_eq!(violation.map(|close| u16::from(close.code)), Some(1002));

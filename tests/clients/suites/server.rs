@@ -27,7 +27,7 @@ impl WebsocketController for Echo {
         let comms = Comms::websocket(client);
         comms.send(message)?;
         if is_last {
-            comms.close(CloseCode::Normal, "")?;
+            comms.close(CloseCode::NORMAL, "")?;
         }
         Ok(())
     }
