@@ -2,12 +2,17 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::DeriveInput;
+use syn::{DeriveInput, parse_quote};
 
 /// `impl Controller`, by the session that `WebsocketController::handle` runs.
-#[expect(clippy::needless_pass_by_value, reason = "the shape that `Result::map` takes")]
-pub(crate) fn websocket_controller(input: DeriveInput) -> TokenStream {
-    let name = &input.ident;
+pub(crate) fn websocket_controller(mut input: DeriveInput) -> TokenStream {
+    let name = input.ident.clone();
+    if input.generics.type_params().next().is_some() {
+        // What the author demands of the parameters need not be said again.
+        let (_, type_generics, _) = input.generics.split_for_impl();
+        let bound = parse_quote!(#name #type_generics: ::rwf::controller::WebsocketController);
+        input.generics.make_where_clause().predicates.push(bound);
+    }
     let (impl_generics, type_generics, where_clause) = input.generics.split_for_impl();
     quote! {
         #[::rwf::prelude::async_trait]
@@ -53,7 +58,8 @@ mod tests {
         let tokens = websocket_controller(input).to_string();
         assert!(
             tokens.contains(
-                "impl < T : Send > :: rwf :: controller :: Controller for Room < T > where T : Sync"
+                "impl < T : Send > :: rwf :: controller :: Controller for Room < T > where T : Sync , \
+                 Room < T > : :: rwf :: controller :: WebsocketController"
             ),
             "{tokens}"
         );

@@ -65,6 +65,21 @@ impl Error {
         self.source.is::<E>()
     }
 
+    /// The error that it was made from, if that is an `E`.
+    ///
+    /// ```
+    /// use rwf::prelude::*;
+    /// use std::io;
+    ///
+    /// let error = Error::from(io::Error::other("disk"));
+    /// assert_eq!(error.downcast_ref().map(io::Error::kind), Some(io::ErrorKind::Other));
+    /// assert!(error.downcast_ref::<std::fmt::Error>().is_none());
+    /// ```
+    #[must_use]
+    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+        self.source.downcast_ref()
+    }
+
     /// The close that ends the WebSocket.
     pub(crate) fn close(&self) -> Close {
         self.close.clone().unwrap_or_else(|| Close::new(CloseCode::INTERNAL_ERROR, ""))
@@ -76,7 +91,8 @@ impl Error {
     }
 }
 
-impl<E: StdError + Send + Sync + 'static> From<E> for Error {
+/// From any error, boxed or not, from a text, and from the errors of crates such as `anyhow`.
+impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for Error {
     fn from(error: E) -> Self {
         Self::new(error)
     }
@@ -104,6 +120,26 @@ impl fmt::Debug for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_people_fail_with_becomes_one() {
+        fn boxed() -> Result<(), Box<dyn StdError + Send + Sync>> {
+            Err("boxed".into())
+        }
+        fn fail(how: &str) -> Result<(), Error> {
+            match how {
+                "text" => Err("text")?,
+                "string" => Err("string".to_owned())?,
+                "boxed" => boxed()?,
+                "io" => Err(std::io::Error::other("io"))?,
+                _ => Err(Error::new("itself"))?,
+            }
+            Ok(())
+        }
+        for how in ["text", "string", "boxed", "io", "itself"] {
+            assert_eq!(fail(how).unwrap_err().to_string(), how);
+        }
+    }
 
     #[test]
     fn the_author_may_choose_the_answer() {

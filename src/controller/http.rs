@@ -1,6 +1,7 @@
 //! The trait behind every route: a request becomes a response.
 
 use std::any::type_name;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -49,6 +50,30 @@ pub trait Controller: Send + Sync {
     fn endpoint(&self, defaults: Websocket) -> Option<Websocket> {
         let _ = defaults;
         None
+    }
+}
+
+/// One value for several routes, or for the rest of the program too.
+#[async_trait]
+impl<C: Controller + ?Sized> Controller for Arc<C> {
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        (**self).handle(request).await
+    }
+
+    fn endpoint(&self, defaults: Websocket) -> Option<Websocket> {
+        (**self).endpoint(defaults)
+    }
+}
+
+/// Controllers that are chosen when the program runs: `Box<dyn Controller>`.
+#[async_trait]
+impl<C: Controller + ?Sized> Controller for Box<C> {
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        (**self).handle(request).await
+    }
+
+    fn endpoint(&self, defaults: Websocket) -> Option<Websocket> {
+        (**self).endpoint(defaults)
     }
 }
 

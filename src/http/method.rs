@@ -1,6 +1,7 @@
 //! Request methods (RFC 9110 §9).
 
 use std::fmt;
+use std::str::FromStr;
 
 /// The method of a request.
 ///
@@ -8,6 +9,7 @@ use std::fmt;
 /// use rwf::http::Method;
 ///
 /// assert_eq!(Method::Get.as_str(), "GET");
+/// assert_eq!("GET".parse(), Ok(Method::Get));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -58,6 +60,27 @@ impl Method {
         }
     }
 }
+
+/// From its name on the wire, which is case-sensitive (RFC 9110 §9.1).
+impl FromStr for Method {
+    type Err = UnknownMethod;
+
+    fn from_str(name: &str) -> Result<Self, UnknownMethod> {
+        Self::parse(name).ok_or_else(|| UnknownMethod(name.to_owned()))
+    }
+}
+
+/// The name is none of a [`Method`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownMethod(String);
+
+impl fmt::Display for UnknownMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is no method that is known here: names are upper case, as `GET`", self.0)
+    }
+}
+
+impl std::error::Error for UnknownMethod {}
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

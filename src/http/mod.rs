@@ -14,7 +14,7 @@ pub(crate) mod serve;
 pub(crate) mod status;
 
 pub use self::cookie::{Cookie, SameSite};
-pub use self::method::Method;
+pub use self::method::{Method, UnknownMethod};
 pub use self::request::Request;
 pub use self::response::Response;
 pub use self::status::Status;

@@ -88,6 +88,12 @@ impl From<u16> for Status {
     }
 }
 
+impl From<Status> for u16 {
+    fn from(status: Status) -> Self {
+        status.0
+    }
+}
+
 impl PartialEq<u16> for Status {
     fn eq(&self, code: &u16) -> bool {
         self.0 == *code

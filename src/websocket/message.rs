@@ -62,6 +62,27 @@ impl Message {
         }
     }
 
+    /// The payload, whichever kind the message is, without a copy.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Text(text) => text.into_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The payload of a text message, without a copy.
+    ///
+    /// # Errors
+    ///
+    /// The message, if it is a binary one.
+    pub fn into_text(self) -> Result<Text, Self> {
+        match self {
+            Self::Text(text) => Ok(text),
+            Self::Binary(_) => Err(self),
+        }
+    }
+
     /// Length of the payload in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -286,6 +307,15 @@ mod tests {
         assert_eq!(Message::from(vec![1_u8]).as_text(), None);
         assert_eq!(Message::from(&[1_u8, 2][..]).as_bytes(), [1, 2]);
         assert_eq!(Message::from(b"xy").len(), 2);
+    }
+
+    #[test]
+    fn a_message_gives_its_payload_away() {
+        let bytes = vec![1, 2, 3];
+        let address = bytes.as_ptr();
+        assert_eq!(Message::from(bytes).into_bytes().as_ptr(), address, "it was copied");
+        assert_eq!(Message::from("hey").into_text().unwrap(), "hey");
+        assert_eq!(Message::from(vec![1]).into_text(), Err(Message::from(vec![1])));
     }
 
     #[test]
