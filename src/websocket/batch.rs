@@ -14,8 +14,7 @@ const COPIED_PAYLOAD: usize = 4 << 10;
 const FULL: usize = 32 << 10;
 /// Buffers up to here are kept for the next batch. A quiet connection needs no more; a busy one soon has it again.
 const KEPT: usize = 2 << 10;
-/// What a message that waits takes beside its bytes on the wire: a long one has a batch of its own, in a queue that
-/// grows by doubling.
+/// What a message that waits takes beside its bytes on the wire: its place in the channel.
 const MESSAGE_OVERHEAD: usize = 64;
 
 /// Messages or control frames on their way, of which some bytes may be written already.
@@ -48,6 +47,12 @@ impl Account {
 #[derive(Debug, Default)]
 pub(crate) struct Payload(Bytes);
 
+impl From<Frame> for Payload {
+    fn from(frame: Frame) -> Self {
+        Self(frame.into_payload())
+    }
+}
+
 impl Drop for Payload {
     fn drop(&mut self) {
         let bytes = mem::take(&mut self.0);
@@ -69,6 +74,12 @@ impl Batch {
     pub(crate) fn push_message(&mut self, frame: &Frame) {
         self.push(frame);
         self.messages += 1;
+    }
+
+    /// Takes a message over. What is left of it is for the caller to drop, like what [`clear`](Self::clear) returns.
+    pub(crate) fn take_message(&mut self, frame: Frame) -> Payload {
+        self.push_message(&frame);
+        frame.into()
     }
 
     pub(crate) fn push_control(&mut self, frame: &Frame) {

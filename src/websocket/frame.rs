@@ -67,6 +67,10 @@ impl Frame {
     pub(crate) fn payload(&self) -> &Bytes {
         &self.payload
     }
+
+    pub(crate) fn into_payload(self) -> Bytes {
+        self.payload
+    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
 //! What waits to be written to one connection, and the one way it gets there.
 //!
 //! Whoever brings a frame takes the write half, which lies here while nobody writes, and writes, without blocking and
-//! without a lock held. A frame that comes meanwhile is left for it. When the client does not take everything at once,
-//! the write half is laid down again with what is left, and a writer thread waits until the client takes more; it ends
-//! when it has caught up, so a healthy connection costs none. Only replies to a burst of input wait for each other a
-//! little, to go out together: until the reader has no more input at hand, or the watchdog finds that a handler takes
-//! its time. There is one write half: frames cannot interleave, and their order is that of the queue.
+//! without a lock held. What comes meanwhile waits in a channel, whose receiver is whoever has the write half. When the
+//! client does not take everything at once, the write half is laid down again with what is left, and a writer thread waits
+//! until the client takes more; it ends when it has caught up, so a healthy connection costs none. Only replies to a burst
+//! of input wait for each other a little, to go out together: until the reader has no more input at hand, or the watchdog
+//! finds that a handler takes its time. There is one write half: frames cannot interleave, and their order is that of
+//! the channel.
+//!
+//! A message is sent to the channel under the lock that its account is kept under. So whoever has the write half and
+//! finds, under that lock, that nothing waits, knows that nothing does, and can lay it down or send the close frame.
 //!
 //! Payloads may be memory of the program's own, with destructors of its own: these run when neither the lock nor the
 //! write half is held, so that they may send and panic. One that waits holds up what waits for the same client.
 
-use std::collections::VecDeque;
 use std::io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
 use std::io::{self, IoSlice};
 use std::mem;
@@ -19,6 +22,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use smallvec::SmallVec;
 
@@ -63,6 +67,8 @@ pub(crate) struct Outbox {
     /// Mirrors `State::phase` for a look without the lock.
     is_sealed: AtomicBool,
     state: Mutex<State>,
+    /// The messages that wait. Unbounded, because a bounded channel reserves its places: the account is the bound.
+    queue: (Sender<Frame>, Receiver<Frame>),
     /// Signalled when room was made, the write half laid down, or the state became final.
     changed: Condvar,
 }
@@ -126,9 +132,8 @@ struct Rest {
     pipe: Batch,
     /// Pings and pongs: they overtake messages, and have a limit of their own.
     control: Batch,
-    /// Messages that wait: those of the full batches come first.
-    full: VecDeque<Batch>,
-    open: Batch,
+    /// The reader's replies to a burst, while the write half is free. They came before what waits in the channel.
+    gathered: Batch,
     /// Since when the slow client takes nothing.
     stalled_since: Option<Instant>,
     waiter: Waiter,
@@ -163,6 +168,15 @@ enum Ending {
     #[default]
     Outbox,
     Reader,
+}
+
+/// What is next to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// What the pipe holds.
+    Loaded,
+    InChannel,
+    Nothing,
 }
 
 /// How a round of writing ended.
@@ -224,6 +238,7 @@ impl Outbox {
                 is_watched: false,
                 rest: Box::new(rest),
             }),
+            queue: unbounded(),
             changed: Condvar::new(),
         })
     }
@@ -255,11 +270,17 @@ impl Outbox {
             return Err(Refused::Full);
         }
         state.accept(frame);
-        if state.write_half == WriteHalf::Free && !state.is_gathering {
-            self.write_through(frame, state);
-        } else {
-            state.queue(frame);
-            self.write_or_gather(state);
+        match state.write_half {
+            WriteHalf::Free if !state.is_gathering => self.write_through(frame, state),
+            WriteHalf::Free if self.is_read_by_this_thread() => {
+                state.rest.gathered.push_message(frame);
+                self.write_or_gather(state);
+            }
+            _ => {
+                // The receiver lives as long as the sender does.
+                let _ = self.queue.0.send(frame.clone());
+                self.write_what_waits(state);
+            }
         }
         Ok(())
     }
@@ -351,12 +372,12 @@ impl Outbox {
         self.is_sealed.store(true, Ordering::Release);
         let rest = &mut *state.rest;
         rest.failure = Some(failure);
-        let mut batches = mem::take(&mut rest.full);
-        batches.extend([mem::take(&mut rest.pipe), mem::take(&mut rest.open)]);
+        let mut batches = [mem::take(&mut rest.pipe), mem::take(&mut rest.gathered)];
         self.changed.notify_all();
         drop(state);
         self.socket.cut();
-        batches.iter_mut().filter_map(Batch::clear).collect()
+        let queued = self.queue.1.try_iter().map(Payload::from);
+        batches.iter_mut().filter_map(Batch::clear).chain(queued).collect()
     }
 
     /// The kernel gave up a client that takes nothing, which the reader may be told instead of the writer thread.
@@ -487,14 +508,14 @@ impl Outbox {
         }
     }
 
-    /// Replies to a burst go out together: one write instead of many. What others send does not wait for them, and they
-    /// do not wait for a handler that takes its time.
+    /// The reader's replies to a burst go out together: one write instead of many. What others send does not wait for
+    /// them, and they do not wait for a handler that takes its time.
     fn write_or_gather<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
         let may_gather = state.is_gathering
             && state.write_half == WriteHalf::Free
             && state.waiting.bytes < MAX_GATHERED
             && state.control_frames < MAX_CONTROL_FRAMES
-            && self.is_read_by_this_thread();
+            && !state.rest.gathered.is_full();
         if !may_gather {
             self.write_what_waits(state);
         } else if !mem::replace(&mut state.is_watched, true) {
@@ -572,13 +593,18 @@ impl Outbox {
         let mut spent = mem::take(&mut state.rest.spent);
         let mut batches = 0;
         let round = loop {
-            if pipe.is_empty() && !state.load(&mut pipe) {
+            let next =
+                if pipe.is_empty() { self.load(&mut state, &mut pipe) } else { Next::Loaded };
+            if next == Next::Nothing {
                 break if state.phase == Phase::Sealed { Round::Over } else { Round::Drained };
             }
             if batches == MAX_BATCHES {
                 break Round::Unfinished;
             }
             let written = MutexGuard::unlocked(&mut state, || {
+                if next == Next::InChannel {
+                    self.receive(&mut pipe, &mut spent);
+                }
                 pipe.write(|slices| write(&self.socket, slices))
             });
             if written.is_ok() {
@@ -617,6 +643,33 @@ impl Outbox {
         drop(state);
         spent.extend(pipe.clear());
         (round, spent)
+    }
+
+    /// Fills the empty `pipe` with what is next, unless that is in the channel, which needs no lock.
+    fn load(&self, state: &mut State, pipe: &mut Batch) -> Next {
+        let rest = &mut *state.rest;
+        if !rest.control.is_empty() {
+            mem::swap(pipe, &mut rest.control);
+            state.control_frames = 0;
+        } else if !rest.gathered.is_empty() {
+            mem::swap(pipe, &mut rest.gathered);
+        } else if !self.queue.1.is_empty() {
+            return Next::InChannel;
+        } else if let Some(frame) = rest.last.take() {
+            pipe.push_control(&frame);
+        } else {
+            return Next::Nothing;
+        }
+        Next::Loaded
+    }
+
+    /// Fills the empty `pipe` from the channel.
+    fn receive(&self, pipe: &mut Batch, spent: &mut Spent) {
+        while !pipe.is_full()
+            && let Ok(frame) = self.queue.1.try_recv()
+        {
+            spent.push(pipe.take_message(frame));
+        }
     }
 
     /// Takes written messages off the account.
@@ -831,32 +884,6 @@ impl State {
         }
     }
 
-    fn queue(&mut self, frame: &Frame) {
-        let Rest { full, open, .. } = &mut *self.rest;
-        if open.is_full() {
-            full.push_back(mem::take(open));
-        }
-        open.push_message(frame);
-    }
-
-    /// Fills the empty `pipe` with what is next; whether there was anything.
-    fn load(&mut self, pipe: &mut Batch) -> bool {
-        let rest = &mut *self.rest;
-        if !rest.control.is_empty() {
-            mem::swap(pipe, &mut rest.control);
-            self.control_frames = 0;
-        } else if let Some(batch) = rest.full.pop_front() {
-            *pipe = batch;
-        } else if !rest.open.is_empty() {
-            mem::swap(pipe, &mut rest.open);
-        } else if let Some(frame) = rest.last.take() {
-            pipe.push_control(&frame);
-        } else {
-            return false;
-        }
-        true
-    }
-
     fn take_write_half(&mut self) -> Batch {
         self.write_half = match self.write_half {
             WriteHalf::Free | WriteHalf::Taken => WriteHalf::Taken,
@@ -868,8 +895,6 @@ impl State {
     /// Lays the write half down: nothing waits.
     fn free(&mut self, pipe: Batch) {
         self.rest.pipe = pipe;
-        // What a burst needed, an idle connection does not.
-        self.rest.full = VecDeque::new();
         self.write_half = WriteHalf::Free;
     }
 
@@ -997,19 +1022,29 @@ mod tests {
         let watchdog = Watchdog::default();
         let watching = watchdog.start(PATIENCE, || ()).unwrap();
         let outbox = Outbox::new(socket, watchdog.clone(), &Websocket::new(), usize::MAX, vec![]);
-        outbox.start();
-        outbox.gather();
         let (tell, told) = channel();
         let on_drop = move || tell.send(thread::current().id()).unwrap();
         outbox.send(&owned(5000, on_drop)).unwrap();
-        // The handler takes its time, so that the watchdog writes what was gathered.
+        // As if the client had not taken it, and there were no thread to wait for it.
+        outbox.state.lock().block();
+        outbox.have_watchdog_wait();
+        let deadline = Instant::now() + PATIENCE;
         while outbox.state.lock().waiting.messages > 0 {
+            assert!(Instant::now() < deadline, "the watchdog does not write");
             thread::yield_now();
         }
         assert!(told.try_recv().is_err(), "the watchdog ran a destructor");
-        outbox.send(&text("the next")).unwrap();
-        outbox.flush();
-        assert_eq!(told.recv_timeout(PATIENCE), Ok(thread::current().id()), "it is not dropped");
+        // The next round drops it, once the watchdog has laid the write half down.
+        let dropped_on = loop {
+            assert!(Instant::now() < deadline, "nobody drops it");
+            outbox.gather();
+            outbox.send(&text("the next")).unwrap();
+            outbox.flush();
+            if let Ok(thread) = told.try_recv() {
+                break thread;
+            }
+        };
+        assert_eq!(dropped_on, thread::current().id());
         watchdog.stop();
         watching.join().unwrap();
     }
