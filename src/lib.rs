@@ -65,62 +65,55 @@
 //!
 //! # The house
 //!
-//! A file imports from files below it only; `tests/floors.rs` holds this drawing and checks it. Parsers and protocol
-//! rules know no socket: bytes in, values out. `websocket/decoder.rs` says in its first lines why tungstenite's reader
-//! does not serve here. The outgoing queue is a lock around batches of frames and not a channel, because the write half
-//! moves with it: see `websocket/outbox.rs`.
+//! Each folder is a floor. A file imports from the files before it in its own line, and from the floors below;
+//! `tests/floors.rs` reads this drawing and holds the source to it. Parsers and protocol rules know no socket: bytes in,
+//! values out. `websocket/decoder.rs` says in its first lines why tungstenite's reader does not serve here.
 //!
 //! ```text
-//! server/      builder · handle · acceptor         start and stop; accept
-//! http/        serve     server/pool               a connection's requests, in order; the threads
-//!              router                              path → controller
-//! controller/  websocket                           the session inside `handle`
-//! controller/  http      comms                     Controller; reaching who is connected
-//!              registry                            who is connected
-//! http/        request   topics · websocket/ connection, handshake    who has subscribed; the reader's side
-//!              link                                a connection as its server sees it
-//! websocket/   outbox                              the only writer
-//! http/        parser, response, origin · websocket/ decoder, frame, batch, settings · session, settings
-//!              socket, watchdog · http/ cookie, peer       bytes in and out; the clock; whom to believe
-//! (ground)     contained, deadline, error, executor, os, rule, shown, signals · http/ headers, host … · websocket/ header, message, close
+//! server/      error, pool, router, serve, acceptor, handle, signals, builder
+//!              start and stop; the threads of connections; a connection's requests, in order
+//! controller/  error, executor, settings, link, request, http, websocket
+//!              what a program writes, and what it is given; the session inside `handle`
+//! comms/       session, topics, registry, reach
+//!              who is connected, and reaching them
+//! websocket/   close, header, message, decoder, frame, batch, settings, handshake, outbox, connection
+//!              RFC 6455; the only writer
+//! http/        headers, cookie, host, method, path, peer, origin, status, parser, response
+//!              bytes in, values out
+//! net/         os, socket, watchdog
+//!              sockets, and the clock that watches them; no protocol
+//! base/        contained, deadline, rule, shown
+//!              what every floor needs
 //! ```
 
-mod contained;
-mod deadline;
-mod error;
-mod executor;
+mod base;
+mod net;
+mod server;
+
 /// The checks of the fuzzers, which need what is inside.
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[path = "../tests/fuzz/checks.rs"]
 pub mod fuzz;
-mod link;
-mod os;
 /// What the micro-benchmarks call of the inside.
 #[cfg(any(test, bench_parts))]
 #[doc(hidden)]
 #[path = "../tests/bench/parts/internals.rs"]
 pub mod parts;
-mod registry;
-mod router;
-mod rule;
-mod server;
-mod settings;
-mod shown;
-mod signals;
-mod socket;
-mod topics;
-mod watchdog;
 
 pub mod comms;
 pub mod controller;
 pub mod guide;
 pub mod http;
 pub mod prelude;
-pub mod session;
 pub mod websocket;
 
-pub use crate::executor::block_on;
+/// Who a connection belongs to: sessions, and the connections of one session.
+pub mod session {
+    pub use crate::comms::session::{ConnectionId, ParseSessionIdError, SessionId};
+}
+
+pub use crate::controller::executor::block_on;
 pub use rwf_macros as macros;
 pub use rwf_macros::{main, route};
 pub use uuid::Uuid;

@@ -1,62 +1,28 @@
-//! The floors of the source: each file says what it is, and imports only from floors below its own.
+//! The floors of the source: each folder is one, and each file imports only from those before it in the drawing of
+//! `lib.rs`, and says what it is.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The drawing: files by floor, the lowest first. `lib.rs`, `prelude.rs` and each `mod.rs` are the roof.
-const FLOORS: &[&[&str]] = &[
-    &[
-        "contained",
-        "deadline",
-        "error",
-        "executor",
-        "http/headers",
-        "http/host",
-        "http/method",
-        "http/path",
-        "http/status",
-        "os",
-        "rule",
-        "shown",
-        "signals",
-        "websocket/close",
-        "websocket/header",
-        "websocket/message",
-    ],
-    &[
-        "controller/error",
-        "http/cookie",
-        "http/parser",
-        "http/peer",
-        "socket",
-        "websocket/decoder",
-        "websocket/frame",
-    ],
-    &[
-        "http/origin",
-        "http/response",
-        "watchdog",
-        "session",
-        "websocket/batch",
-        "websocket/settings",
-    ],
-    &["settings", "websocket/handshake", "websocket/outbox"],
-    &["link", "topics", "websocket/connection"],
-    &["registry"],
-    &["comms"],
-    &["http/request"],
-    &["controller/http"],
-    &["controller/websocket", "router"],
-    &["http/serve", "server/pool"],
-    &["server/acceptor"],
-    &["server/handle"],
-    &["server/builder"],
-];
+/// The files of the drawing in `lib.rs`, the lowest first: a line names a folder and its files, and the next one says in
+/// words what they are. `lib.rs`, `prelude.rs` and each `mod.rs` are the roof.
+fn house() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
+    let text = fs::read_to_string(path).unwrap();
+    let (_, drawing) = text.split_once("//! ```text\n").expect("lib.rs has the drawing");
+    let (drawing, _) = drawing.split_once("//! ```").expect("the drawing ends");
+    let lines = drawing.lines().filter_map(|line| line.strip_prefix("//! "));
+    let folders = lines.filter_map(|line| line.split_once("/ ")).collect::<Vec<_>>();
+    let files = |(folder, files): &(&str, &str)| {
+        files.split(',').map(|file| format!("{folder}/{}", file.trim())).collect::<Vec<_>>()
+    };
+    folders.iter().rev().flat_map(files).collect()
+}
 
-fn floor(file: &str) -> Option<usize> {
-    FLOORS.iter().position(|files| files.contains(&file))
+fn place(file: &str) -> Option<usize> {
+    house().iter().position(|other| other == file)
 }
 
 fn is_roof(file: &str) -> bool {
@@ -72,18 +38,18 @@ fn faults(file: &str, text: &str) -> Vec<String> {
     if is_roof(file) {
         return faults;
     }
-    let Some(own) = floor(file) else {
-        faults.push(format!("{file}.rs is on no floor"));
+    let Some(own) = place(file) else {
+        faults.push(format!("{file}.rs is not in the drawing"));
         return faults;
     };
     let code = code(text);
     for path in code.split("crate::").skip(1).map(leading_path) {
         let names = (1..=path.len()).rev().map(|length| path[..length].join("/"));
-        match names.filter_map(|name| Some((floor(&name)?, name))).next() {
+        match names.filter_map(|name| Some((place(&name)?, name))).next() {
             Some((_, name)) if name == file => {}
             Some((theirs, _)) if theirs < own => {}
             Some((theirs, name)) => faults.push(format!(
-                "{file}.rs, on floor {own}, imports from {name}.rs, on floor {theirs}"
+                "{file}.rs, at place {own}, imports from {name}.rs, at place {theirs}"
             )),
             None => faults.push(format!(
                 "{file}.rs names `crate::{}`, not the file that defines it",
@@ -140,9 +106,9 @@ fn imports_go_down_and_every_file_says_what_it_is() {
 
 #[test]
 fn the_drawing_shows_each_file_once_and_no_others() {
-    let drawn: Vec<_> = FLOORS.concat();
-    let once: BTreeSet<_> = drawn.iter().copied().collect();
-    assert_eq!(drawn.len(), once.len(), "a file is on two floors");
+    let drawn = house();
+    let once: BTreeSet<_> = drawn.iter().map(String::as_str).collect();
+    assert_eq!(drawn.len(), once.len(), "a file is drawn twice");
     let sources = sources();
     let files = sources.iter().map(|(file, _)| file.as_str()).filter(|file| !is_roof(file));
     assert_eq!(once, files.collect(), "left: the drawing, right: the files");
@@ -151,20 +117,20 @@ fn the_drawing_shows_each_file_once_and_no_others() {
 #[test]
 fn a_wrong_import_is_found() {
     let cases: &[(&str, &str, &str)] = &[
-        ("os", "//! A.\nuse crate::socket::Socket;\n", "imports from socket.rs"),
-        ("os", "//! A.\nuse crate::error::Error;\n", "imports from error.rs"),
-        ("socket", "//! A.\nfn f() { crate::link::Link::new() }\n", "imports from link.rs"),
-        ("socket", "//! A.\nuse crate::http::Request;\n", "names `crate::http::Request`"),
-        ("socket", "//! A.\nuse crate::{error, os};\n", "names `crate::`"),
-        ("socket", "//! A.\nuse super::os;\n", "by `super::`"),
-        ("socket", "use crate::os;\n", "does not say"),
-        ("new", "//! A.\n", "on no floor"),
+        ("net/os", "//! A.\nuse crate::net::socket::Socket;\n", "imports from net/socket.rs"),
+        ("net/os", "//! A.\nuse crate::http::path;\n", "imports from http/path.rs"),
+        ("net/os", "//! A.\nfn f() { crate::server::pool::f() }\n", "imports from server/pool.rs"),
+        ("net/os", "//! A.\nuse crate::http::Request;\n", "names `crate::http::Request`"),
+        ("net/os", "//! A.\nuse crate::base::{rule, shown};\n", "names `crate::base`"),
+        ("net/os", "//! A.\nuse super::socket;\n", "by `super::`"),
+        ("net/os", "use crate::base::rule;\n", "does not say"),
+        ("net/new", "//! A.\n", "is not in the drawing"),
     ];
     for (file, text, expected) in cases {
         let found = faults(file, text);
         assert!(found.len() == 1 && found[0].contains(expected), "{text:?}: {found:?}");
     }
-    let right = "//! A.\nuse crate::os::{self, send};\n// crate::link\nfn f() { crate::socket::g() }\n\
-        #[cfg(test)]\nmod tests {\n    use super::*;\n    use crate::link::Link;\n}\n";
-    assert_eq!(faults("socket", right), [""; 0], "what is right is let through");
+    let right = "//! A.\nuse crate::net::os::{self, send};\n// crate::server::pool\nfn f() { crate::net::socket::g() }\n\
+        #[cfg(test)]\nmod tests {\n    use super::*;\n    use crate::server::pool::Pool;\n}\n";
+    assert_eq!(faults("net/watchdog", right), [""; 0], "what is right is let through");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::controller::error::Error;
-use crate::http::request::Request;
+use crate::controller::request::Request;
 use crate::http::response::Response;
 use crate::websocket::settings::Websocket;
 

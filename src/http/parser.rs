@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::io;
 
+use crate::base::shown::Shown;
 use crate::http::headers::Headers;
 use crate::http::host::split_authority;
 use crate::http::method::Method;
 use crate::http::status::Status;
-use crate::shown::Shown;
 
 /// One read takes at most this much.
 const READ: usize = 2048;

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::contained::contained;
+use crate::base::contained::contained;
+use crate::comms::session::ConnectionId;
+use crate::controller::link::{Context, Link};
 use crate::http::response::Response;
-use crate::http::serve::serve;
-use crate::link::{Context, Link};
-use crate::os::Acceptor;
-use crate::router::Router;
+use crate::net::os::Acceptor;
+use crate::net::socket::Socket;
 use crate::server::pool::Pool;
-use crate::session::ConnectionId;
-use crate::socket::Socket;
+use crate::server::router::Router;
+use crate::server::serve::serve;
 
 /// How long accepting waits for an end when descriptors or threads have run out.
 const EXHAUSTION_PAUSE: Duration = Duration::from_millis(50);

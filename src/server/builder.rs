@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::contained::contained;
-use crate::error::Error;
-use crate::link::Context;
-use crate::os::{self, Acceptor};
-use crate::router::{Route, Router};
-use crate::rule::Unfit;
+use crate::base::contained::contained;
+use crate::base::rule::Unfit;
+use crate::controller::link::Context;
+use crate::controller::settings::Settings;
+use crate::net::os::{self, Acceptor};
 use crate::server::acceptor::Connections;
+use crate::server::error::Error;
 use crate::server::handle::{ServerHandle, Threads};
-use crate::settings::Settings;
-use crate::signals::TerminationSignals;
+use crate::server::router::{Route, Router};
+use crate::server::signals::TerminationSignals;
 use crate::websocket::settings::Websocket;
 
 /// A server: routes, an address, and settings, each with a default that suits the open internet.

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::contained::contained;
-use crate::deadline;
-use crate::error::Error;
-use crate::os::AcceptWaker;
+use crate::base::contained::contained;
+use crate::base::deadline;
+use crate::net::os::AcceptWaker;
 use crate::server::acceptor::Connections;
+use crate::server::error::Error;
 
 /// How long a cut connection's thread may take to notice, before it counts as a handler that goes on.
 const CUT_GRACE: Duration = Duration::from_secs(1);

@@ -1,6 +1,10 @@
-//! The server: accepting connections, and starting and stopping it all.
+//! The server: accepting connections, serving their requests, and starting and stopping it all.
 
 pub(crate) mod acceptor;
 pub(crate) mod builder;
+pub(crate) mod error;
 pub(crate) mod handle;
 pub(crate) mod pool;
+pub(crate) mod router;
+pub(crate) mod serve;
+pub(crate) mod signals;

@@ -12,9 +12,9 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use parking_lot::Mutex;
 
-use crate::contained::contained;
-use crate::deadline;
-use crate::os;
+use crate::base::contained::contained;
+use crate::base::deadline;
+use crate::net::os;
 
 /// What a thread is called that has no WebSocket.
 const NAME: &str = "rwf-connection";

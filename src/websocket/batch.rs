@@ -5,7 +5,7 @@ use std::mem;
 
 use bytes::Bytes;
 
-use crate::contained::contained;
+use crate::base::contained::contained;
 use crate::websocket::frame::Frame;
 
 /// Up to here a payload is copied behind its header, so that many frames are one slice; a longer one is shared.

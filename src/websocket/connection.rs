@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::socket::Socket;
+use crate::net::socket::Socket;
 use crate::websocket::close::{Close, CloseCode, Side};
 use crate::websocket::decoder::{Decoder, Event};
 use crate::websocket::frame::Frame;

@@ -3,13 +3,13 @@
 use data_encoding::BASE64;
 use tungstenite::handshake::derive_accept_key;
 
+use crate::base::shown::Shown;
 use crate::http::headers::is_token;
 use crate::http::method::Method;
 use crate::http::origin::{is_of_host, same_origin};
 use crate::http::parser::Parsed;
 use crate::http::response::Response;
 use crate::http::status::Status;
-use crate::shown::Shown;
 use crate::websocket::settings::{Origins, Websocket};
 
 /// Why a request does not open a WebSocket.

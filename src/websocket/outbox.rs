@@ -26,10 +26,10 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use crate::contained::contained;
-use crate::deadline;
-use crate::socket::Socket;
-use crate::watchdog::{Cut, Flush, Watchdog};
+use crate::base::contained::contained;
+use crate::base::deadline;
+use crate::net::socket::Socket;
+use crate::net::watchdog::{Cut, Flush, Watchdog};
 use crate::websocket::batch::{Account, Batch, Payload};
 use crate::websocket::close::{Close, CloseCode, Side};
 use crate::websocket::frame::Frame;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::base::rule::{self, Checked};
 use crate::http::headers::is_token;
 use crate::http::host::{is_literal, split_authority};
-use crate::rule::{self, Checked};
 use crate::websocket::decoder::Limits;
 
 /// The settings of a WebSocket endpoint: for all of a server's endpoints

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::comms::session::SessionId;
 use crate::http::cookie::{self, Cookie, SameSite};
 use crate::http::headers::{Headers, is_field_value, is_token};
 use crate::http::method::Method;
@@ -15,7 +16,6 @@ use crate::http::parser::{self, Parsed, Parser, Phase, Step};
 use crate::http::path::{self, Pattern};
 use crate::http::peer;
 use crate::http::response::Response;
-use crate::session::SessionId;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::decoder::{self, Decoder, Event, Violation};
 use crate::websocket::frame::Frame;

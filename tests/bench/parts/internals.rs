@@ -5,12 +5,12 @@ use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
+use crate::comms::registry::{Registration, Registry};
+use crate::comms::session::{ConnectionId, SessionId};
+use crate::controller::settings::Settings;
 use crate::http::parser::{self, Parser, Step};
-use crate::registry::{Registration, Registry};
-use crate::session::{ConnectionId, SessionId};
-use crate::settings::Settings;
-use crate::socket::Socket;
-use crate::watchdog::Watchdog;
+use crate::net::socket::Socket;
+use crate::net::watchdog::Watchdog;
 use crate::websocket::decoder::{Decoder, Event};
 use crate::websocket::frame::Frame;
 use crate::websocket::message::Message;

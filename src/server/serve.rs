@@ -4,18 +4,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::contained::contained;
-use crate::deadline;
-use crate::executor::block_on;
+use crate::base::contained::contained;
+use crate::base::deadline;
+use crate::base::shown::Shown;
+use crate::controller::executor::block_on;
+use crate::controller::link::{Context, Link};
+use crate::controller::request::Request;
 use crate::http::method::Method;
 use crate::http::parser::{Limits, Parsed, Parser, Phase, Rejection, Step};
 use crate::http::peer::is_our_host;
-use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::http::status::Status;
-use crate::link::{Context, Link};
-use crate::router::{NotFound, Route, Router};
-use crate::shown::Shown;
+use crate::server::router::{NotFound, Route, Router};
 
 /// How long a client may take at most to end too, once it has its last answer.
 const MAX_LINGER: Duration = Duration::from_secs(5);

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::registry::{self, Registry, Target};
-use crate::session::{ConnectionId, SessionId};
-pub use crate::topics::SubscribeError;
+use crate::comms::registry::{self, Registry, Target};
+use crate::comms::session::{ConnectionId, SessionId};
+use crate::comms::topics::SubscribeError;
 use crate::websocket::close::{Close, CloseCode, InvalidClose};
 use crate::websocket::frame::Frame;
 use crate::websocket::message::Message;

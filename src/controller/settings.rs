@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::base::rule::{self, Checked};
 use crate::http::headers::is_token;
 use crate::http::host::is_literal;
-use crate::rule::{self, Checked};
 use crate::websocket::settings::Websocket;
 
 /// The values of one server.

@@ -10,8 +10,8 @@ use std::sync::{Arc, LazyLock};
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use crate::session::{ConnectionId, SessionId};
-use crate::topics::{SubscribeError, Topics};
+use crate::comms::session::{ConnectionId, SessionId};
+use crate::comms::topics::{SubscribeError, Topics};
 use crate::websocket::outbox::Outbox;
 
 /// Who is meant.
@@ -217,8 +217,8 @@ impl Drop for Registration<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socket::Socket;
-    use crate::watchdog::Watchdog;
+    use crate::net::socket::Socket;
+    use crate::net::watchdog::Watchdog;
     use crate::websocket::settings::Websocket;
     use std::net::{TcpListener, TcpStream};
 

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use crate::base::rule::Unfit;
 use crate::controller::http::{Controller, name_of};
-use crate::error::Error;
 use crate::http::path::{self, Parameters, Pattern};
-use crate::rule::Unfit;
+use crate::server::error::Error;
 use crate::websocket::settings::Websocket;
 
 /// A path with its controller: what [`route!`](crate::route) makes.
@@ -96,7 +96,7 @@ pub(crate) enum NotFound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::request::Request;
+    use crate::controller::request::Request;
     use crate::http::response::Response;
 
     struct Nothing;

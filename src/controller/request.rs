@@ -6,15 +6,15 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use crate::comms::session::{ConnectionId, Secret, SessionId};
 use crate::controller::error::Error;
+use crate::controller::link::{Context, Link};
 use crate::http::cookie::{self, Cookie};
 use crate::http::method::Method;
 use crate::http::origin::is_of_host;
 use crate::http::parser::Parsed;
 use crate::http::path::{self, Parameters};
 use crate::http::peer;
-use crate::link::{Context, Link};
-use crate::session::{ConnectionId, Secret, SessionId};
 
 /// A request, whole: head, path parameters and body. A clone is cheap and shares everything.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::session::ConnectionId;
+use crate::comms::session::ConnectionId;
 use crate::websocket::outbox::Outbox;
 
 /// The longest name of a topic, in bytes: clients may have a say in it.

@@ -7,8 +7,8 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::deadline;
-use crate::os::{self, Stop};
+use crate::base::deadline;
+use crate::net::os::{self, Stop};
 
 /// A connected socket: one thread reads, and whoever holds the write half writes.
 #[derive(Debug)]

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::deadline;
-use crate::os::Stop;
-use crate::session::ConnectionId;
-use crate::settings::Settings;
-use crate::socket::Socket;
-use crate::watchdog::Watchdog;
+use crate::base::deadline;
+use crate::comms::session::ConnectionId;
+use crate::controller::settings::Settings;
+use crate::net::os::Stop;
+use crate::net::socket::Socket;
+use crate::net::watchdog::Watchdog;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::outbox::Outbox;
 

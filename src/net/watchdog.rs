@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::contained::contained;
-use crate::deadline;
-use crate::socket::Socket;
+use crate::base::contained::contained;
+use crate::base::deadline;
+use crate::net::socket::Socket;
 
 /// How long what waits for the watchdog waits: replies to a burst, while a handler takes its time, and a client that
 /// is slow when there is no thread to wait for it.
