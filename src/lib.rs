@@ -76,7 +76,7 @@
 //!              what a program writes, and what it is given; the session inside `handle`
 //! comms/       session, topics, registry, reach
 //!              who is connected, and reaching them
-//! websocket/   close, header, message, decoder, frame, batch, settings, handshake, outbox, connection
+//! websocket/   close, header, message, decoder, frame, batch, backlog, settings, handshake, outbox, connection
 //!              RFC 6455; the only writer
 //! http/        headers, cookie, host, method, path, peer, origin, status, parser, response
 //!              bytes in, values out

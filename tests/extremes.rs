@@ -275,7 +275,9 @@ fn every_setting_works_at_its_extremes_or_is_an_error_that_names_it() {
 #[test]
 fn no_setting_is_forgotten_here() {
     let tried: Vec<_> = settings().into_iter().map(|(name, _)| name).collect();
-    for (file, of) in [("controller/settings.rs", "Settings"), ("websocket/settings.rs", "Websocket")] {
+    for (file, of) in
+        [("controller/settings.rs", "Settings"), ("websocket/settings.rs", "Websocket")]
+    {
         let path = format!("{}/src/{file}", env!("CARGO_MANIFEST_DIR"));
         let source = std::fs::read_to_string(path).unwrap();
         let (_, rest) = source.split_once(&format!("struct {of} {{")).expect("the struct is there");

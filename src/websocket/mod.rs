@@ -1,5 +1,6 @@
 //! WebSockets (RFC 6455): messages, and why a connection is closed.
 
+pub(crate) mod backlog;
 pub(crate) mod batch;
 pub(crate) mod close;
 pub(crate) mod connection;

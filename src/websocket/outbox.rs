@@ -17,10 +17,10 @@
 use std::io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
 use std::io::{self, IoSlice};
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle, ThreadId};
-use std::time::{Duration, Instant};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -29,7 +29,8 @@ use smallvec::SmallVec;
 use crate::base::contained::contained;
 use crate::base::deadline;
 use crate::net::socket::Socket;
-use crate::net::watchdog::{Cut, Flush, Watchdog};
+use crate::net::watchdog::{Flush, Watchdog};
+use crate::websocket::backlog::{self, Ending, Next, Phase, Spent, State, Waiter, WriteHalf};
 use crate::websocket::batch::{Account, Batch, Payload};
 use crate::websocket::close::{Close, CloseCode, Side};
 use crate::websocket::frame::Frame;
@@ -48,9 +49,6 @@ const SHORT: usize = 128;
 const WRITE_PATIENCE: Duration = Duration::from_secs(1);
 /// The writer thread's code is all in this file, and shallow; destructors of payloads may need some more.
 const WRITER_STACK: usize = 256 << 10;
-
-/// Bytes of messages that wait for slow clients, over all outboxes of the process.
-static QUEUED: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static THIS_THREAD: ThreadId = thread::current().id();
@@ -85,100 +83,6 @@ struct Limits {
     close_timeout: Duration,
 }
 
-/// What every send looks at: little, because a message to thousands finds all of it cold. The rest is apart.
-#[derive(Debug)]
-struct State {
-    phase: Phase,
-    write_half: WriteHalf,
-    /// Messages accepted and not yet written whole. While the client is slow they are part of [`QUEUED`].
-    waiting: Account,
-    sent_messages: u64,
-    control_frames: usize,
-    /// Whether the reader has more input at hand, so that its replies go out together when it has not.
-    is_gathering: bool,
-    /// Whether the watchdog will have a look at what waits.
-    is_watched: bool,
-    rest: Box<Rest>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Open,
-    /// Takes nothing any more; what waits goes out, then the close.
-    Sealed,
-    /// Everything was written.
-    Done,
-    /// Given up, with what waited.
-    Failed,
-}
-
-/// Where the right to write is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum WriteHalf {
-    /// It lies here, and nothing waits but what the reader gathers.
-    Free,
-    /// Somebody writes; or nobody may, before the start and after the end.
-    Taken,
-    /// It lies here, because the client took no more. Somebody waits for the client.
-    Blocked,
-    /// As `Blocked`, and somebody is trying what the client takes now.
-    Retried,
-}
-
-/// What is needed when something waits, and at the end.
-#[derive(Debug, Default)]
-struct Rest {
-    /// The batch on its way, while the write half lies here.
-    pipe: Batch,
-    /// Pings and pongs: they overtake messages, and have a limit of their own.
-    control: Batch,
-    /// The reader's replies to a burst, while the write half is free. They came before what waits in the channel.
-    gathered: Batch,
-    /// Since when the slow client takes nothing.
-    stalled_since: Option<Instant>,
-    waiter: Waiter,
-    /// The writer threads that there were, but for those whose end was seen. The reader joins them.
-    writers: Vec<JoinHandle<()>>,
-    /// What the watchdog leaves to others to drop.
-    spent: Spent,
-    sealed: Option<Close>,
-    /// The close frame, until the pipe takes it.
-    last: Option<Frame>,
-    ending: Ending,
-    /// Who is the reason that it was given up, and how.
-    failure: Option<(Side, String)>,
-    cut: Option<Cut>,
-}
-
-/// Who waits for a slow client.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Waiter {
-    #[default]
-    Nobody,
-    /// A writer thread whose start is not noted yet.
-    Starting,
-    Thread,
-    /// There was no thread to be had: the watchdog tries now and then.
-    Watchdog,
-}
-
-/// Who ends the stream when everything was written.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    #[default]
-    Outbox,
-    Reader,
-}
-
-/// What is next to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// What the pipe holds.
-    Loaded,
-    InChannel,
-    Nothing,
-}
-
 /// How a round of writing ended.
 #[derive(Debug)]
 enum Round {
@@ -192,9 +96,6 @@ enum Round {
     Over,
     Failed(io::Error),
 }
-
-/// Payloads that are not needed any more. Their destructors may be the program's, so they are dropped last of all.
-type Spent = Vec<Payload>;
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,7 +114,6 @@ impl Outbox {
         process_bytes: usize,
         opening: Vec<u8>,
     ) -> Arc<Self> {
-        let rest = Rest { control: Batch::opening(opening), ..Rest::default() };
         Arc::new(Self {
             socket,
             watchdog,
@@ -228,16 +128,7 @@ impl Outbox {
             },
             reader: THIS_THREAD.with(|id| *id),
             is_sealed: AtomicBool::new(false),
-            state: Mutex::new(State {
-                phase: Phase::Open,
-                write_half: WriteHalf::Taken,
-                waiting: Account::default(),
-                sent_messages: 0,
-                control_frames: 0,
-                is_gathering: false,
-                is_watched: false,
-                rest: Box::new(rest),
-            }),
+            state: Mutex::new(State::new(opening)),
             queue: unbounded(),
             changed: Condvar::new(),
         })
@@ -363,16 +254,8 @@ impl Outbox {
         if state.is_over() {
             return Spent::new();
         }
-        if state.is_slow() {
-            QUEUED.fetch_sub(state.waiting.bytes, Ordering::Relaxed);
-        }
-        state.phase = Phase::Failed;
-        // Nobody may write any more; whoever does finds that out.
-        state.write_half = WriteHalf::Taken;
+        let mut batches = state.fail(failure);
         self.is_sealed.store(true, Ordering::Release);
-        let rest = &mut *state.rest;
-        rest.failure = Some(failure);
-        let mut batches = [mem::take(&mut rest.pipe), mem::take(&mut rest.gathered)];
         self.changed.notify_all();
         drop(state);
         self.socket.cut();
@@ -465,7 +348,7 @@ impl Outbox {
     fn has_room(&self, state: &State, frame: &Frame) -> bool {
         let bytes = Account::of(frame).bytes;
         let process_has_room =
-            || QUEUED.load(Ordering::Relaxed).saturating_add(bytes) <= self.limits.process_bytes;
+            || backlog::of_process().saturating_add(bytes) <= self.limits.process_bytes;
         state.waiting.messages == 0
             || (state.waiting.messages < self.limits.messages
                 && state.waiting.bytes.saturating_add(bytes) <= self.limits.bytes
@@ -547,7 +430,8 @@ impl Outbox {
         };
         let mut state = self.state.lock();
         if written == frame.len() {
-            self.settle(&mut state, Account::of(frame));
+            state.settle(Account::of(frame));
+            self.changed.notify_all();
         }
         if state.phase == Phase::Failed {
             return;
@@ -593,8 +477,10 @@ impl Outbox {
         let mut spent = mem::take(&mut state.rest.spent);
         let mut batches = 0;
         let round = loop {
-            let next =
-                if pipe.is_empty() { self.load(&mut state, &mut pipe) } else { Next::Loaded };
+            let next = match pipe.is_empty() {
+                true => state.load(&mut pipe, !self.queue.1.is_empty()),
+                false => Next::Loaded,
+            };
             if next == Next::Nothing {
                 break if state.phase == Phase::Sealed { Round::Over } else { Round::Drained };
             }
@@ -610,7 +496,8 @@ impl Outbox {
             if written.is_ok() {
                 state.rest.stalled_since = None;
                 if pipe.is_written() {
-                    self.settle(&mut state, pipe.account());
+                    state.settle(pipe.account());
+                    self.changed.notify_all();
                     spent.extend(pipe.clear());
                     batches += 1;
                 }
@@ -645,24 +532,6 @@ impl Outbox {
         (round, spent)
     }
 
-    /// Fills the empty `pipe` with what is next, unless that is in the channel, which needs no lock.
-    fn load(&self, state: &mut State, pipe: &mut Batch) -> Next {
-        let rest = &mut *state.rest;
-        if !rest.control.is_empty() {
-            mem::swap(pipe, &mut rest.control);
-            state.control_frames = 0;
-        } else if !rest.gathered.is_empty() {
-            mem::swap(pipe, &mut rest.gathered);
-        } else if !self.queue.1.is_empty() {
-            return Next::InChannel;
-        } else if let Some(frame) = rest.last.take() {
-            pipe.push_control(&frame);
-        } else {
-            return Next::Nothing;
-        }
-        Next::Loaded
-    }
-
     /// Fills the empty `pipe` from the channel.
     fn receive(&self, pipe: &mut Batch, spent: &mut Spent) {
         while !pipe.is_full()
@@ -670,17 +539,6 @@ impl Outbox {
         {
             spent.push(pipe.take_message(frame));
         }
-    }
-
-    /// Takes written messages off the account.
-    fn settle(&self, state: &mut State, written: Account) {
-        state.waiting.messages -= written.messages;
-        state.waiting.bytes -= written.bytes;
-        if state.is_slow() {
-            QUEUED.fetch_sub(written.bytes, Ordering::Relaxed);
-        }
-        state.sent_messages += written.messages as u64;
-        self.changed.notify_all();
     }
 
     /// Has somebody wait for the client, if nobody does.
@@ -804,15 +662,6 @@ impl Outbox {
     }
 }
 
-impl Drop for Outbox {
-    fn drop(&mut self) {
-        let state = self.state.get_mut();
-        if state.is_slow() {
-            QUEUED.fetch_sub(state.waiting.bytes, Ordering::Relaxed);
-        }
-    }
-}
-
 impl Flush for Outbox {
     /// On the watchdog's thread, which every connection relies on: nothing of the program's is dropped here.
     fn flush_waiting(self: Arc<Self>) {
@@ -856,58 +705,6 @@ pub(crate) struct Done {
     pub(crate) unsent: usize,
 }
 
-impl State {
-    fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Done | Phase::Failed)
-    }
-
-    /// Whether the write half lies here, so that it can be taken.
-    fn is_here(&self) -> bool {
-        matches!(self.write_half, WriteHalf::Free | WriteHalf::Blocked)
-    }
-
-    /// Whether the client did not take everything at once, and has not caught up.
-    fn is_slow(&self) -> bool {
-        matches!(self.write_half, WriteHalf::Blocked | WriteHalf::Retried)
-    }
-
-    fn has_work(&self) -> bool {
-        self.waiting.messages > 0 || self.control_frames > 0 || self.phase != Phase::Open
-    }
-
-    fn accept(&mut self, frame: &Frame) {
-        let Account { messages, bytes } = Account::of(frame);
-        self.waiting.messages += messages;
-        self.waiting.bytes += bytes;
-        if self.is_slow() {
-            QUEUED.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    fn take_write_half(&mut self) -> Batch {
-        self.write_half = match self.write_half {
-            WriteHalf::Free | WriteHalf::Taken => WriteHalf::Taken,
-            WriteHalf::Blocked | WriteHalf::Retried => WriteHalf::Retried,
-        };
-        mem::take(&mut self.rest.pipe)
-    }
-
-    /// Lays the write half down: nothing waits.
-    fn free(&mut self, pipe: Batch) {
-        self.rest.pipe = pipe;
-        self.write_half = WriteHalf::Free;
-    }
-
-    /// Lays the write half down: the client takes no more, so that the rest waits for it.
-    fn block(&mut self) {
-        if !self.is_slow() {
-            QUEUED.fetch_add(self.waiting.bytes, Ordering::Relaxed);
-        }
-        self.write_half = WriteHalf::Blocked;
-        self.rest.stalled_since.get_or_insert_with(Instant::now);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -917,6 +714,7 @@ mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc::channel;
+    use std::time::Instant;
 
     /// Nothing that works takes so long.
     const PATIENCE: Duration = Duration::from_secs(10);
