@@ -92,7 +92,9 @@ impl Close {
     /// A close for reasons of our own. The reason is cut to what a close frame holds.
     pub(crate) fn new(code: CloseCode, reason: impl Into<String>) -> Self {
         let mut reason = reason.into();
-        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        let end =
+            (0..=MAX_REASON.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
+        reason.truncate(end.unwrap_or(0));
         Self { code, reason }
     }
 
