@@ -1,16 +1,13 @@
 //! The threads of a server's connections: one each, and a few that have ended one and wait a moment for the next.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::base::contained::contained;
 use crate::base::deadline;
@@ -29,36 +26,40 @@ const END_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct Pool {
     stack_size: usize,
     max_spare: usize,
-    /// Has no room, so that a job goes to a spare thread that waits for it or to nobody. `None` once the pool stops,
-    /// which ends the spare threads.
-    to_spare: Mutex<Option<Sender<Job>>>,
-    jobs: Receiver<Job>,
-    spare: AtomicUsize,
-    threads: Mutex<Threads>,
-    /// Told by each thread that ends after the pool began to stop.
-    ended: (Sender<u64>, Receiver<u64>),
+    state: Mutex<State>,
+    /// Signalled when there is a job for a spare thread, and when the pool stops.
+    has_job: Condvar,
+    /// Signalled when a job has ended while the pool stops.
+    has_ended: Condvar,
 }
 
-/// The threads by number; a handle is there once its thread was started.
 #[derive(Debug, Default)]
-struct Threads {
-    handles: HashMap<u64, Option<JoinHandle<()>>>,
+struct State {
+    /// Never more than there are spare threads.
+    jobs: VecDeque<Job>,
+    spare: usize,
+    threads: HashMap<u64, Thread>,
     next_number: u64,
+    is_stopping: bool,
+}
+
+#[derive(Debug)]
+struct Thread {
+    /// `None` until the thread runs.
+    handle: Option<JoinHandle<()>>,
+    is_busy: bool,
 }
 
 struct Job(Box<dyn FnOnce() + Send>);
 
 impl Pool {
     pub(crate) fn new(stack_size: usize, max_spare: usize) -> Arc<Self> {
-        let (to_spare, jobs) = bounded(0);
         Arc::new(Self {
             stack_size,
             max_spare,
-            to_spare: Mutex::new(Some(to_spare)),
-            jobs,
-            spare: AtomicUsize::new(0),
-            threads: Mutex::default(),
-            ended: unbounded(),
+            state: Mutex::default(),
+            has_job: Condvar::new(),
+            has_ended: Condvar::new(),
         })
     }
 
@@ -69,39 +70,30 @@ impl Pool {
     /// There are no more threads to be had. The job is dropped.
     pub(crate) fn run(self: &Arc<Self>, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let job = Job(Box::new(job));
-        let to_spare = self.to_spare.lock().clone();
-        let handed_over = match to_spare {
-            Some(to_spare) => to_spare.try_send(job),
-            None => Err(TrySendError::Disconnected(job)),
-        };
-        match handed_over {
-            Ok(()) => Ok(()),
-            Err(error) => self.run_on_new_thread(error.into_inner()),
+        let mut state = self.state.lock();
+        if state.jobs.len() < state.spare {
+            state.jobs.push_back(job);
+            drop(state);
+            self.has_job.notify_one();
+            return Ok(());
         }
-    }
-
-    fn run_on_new_thread(self: &Arc<Self>, job: Job) -> io::Result<()> {
-        let number = {
-            let mut threads = self.threads.lock();
-            let number = threads.next_number;
-            threads.next_number += 1;
-            threads.handles.insert(number, None);
-            number
-        };
+        let number = state.next_number;
+        state.next_number += 1;
+        state.threads.insert(number, Thread { handle: None, is_busy: true });
+        drop(state);
         let pool = Arc::clone(self);
         let builder = thread::Builder::new().name(NAME.to_owned()).stack_size(self.stack_size);
         let spawned = builder.spawn(move || pool.work(number, job));
-        let mut threads = self.threads.lock();
+        let mut state = self.state.lock();
         match spawned {
             Ok(handle) => {
-                // It may have ended already.
-                if let Some(place) = threads.handles.get_mut(&number) {
-                    *place = Some(handle);
+                if let Some(thread) = state.threads.get_mut(&number) {
+                    thread.handle = Some(handle);
                 }
                 Ok(())
             }
             Err(error) => {
-                threads.handles.remove(&number);
+                state.threads.remove(&number);
                 Err(error)
             }
         }
@@ -114,34 +106,68 @@ impl Pool {
             // The job takes care of its panics, but whoever stops the pool counts on the threads.
             contained(job);
             os::name_thread(NAME);
-            next = self.next_job();
-        }
-        let own = self.threads.lock().handles.remove(&number);
-        if own.is_none() {
-            let _ = self.ended.0.send(number);
+            next = self.next_job(number);
         }
     }
 
-    /// Waits for a job, unless enough others do.
-    fn next_job(&self) -> Option<Job> {
-        let one_more = |spare| (spare < self.max_spare).then_some(spare + 1);
-        self.spare.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        let job = self.jobs.recv_timeout(SPARE_TIME);
-        self.spare.fetch_sub(1, Ordering::Relaxed);
-        job.ok()
+    /// Waits for a job; without one the thread is to end.
+    fn next_job(&self, number: u64) -> Option<Job> {
+        let deadline = deadline::after(SPARE_TIME);
+        let mut state = self.state.lock();
+        state.set_busy(number, false);
+        if state.is_stopping {
+            self.has_ended.notify_all();
+            return None;
+        }
+        if state.spare < self.max_spare {
+            state.spare += 1;
+            let mut is_over = false;
+            while state.jobs.is_empty() && !state.is_stopping && !is_over {
+                is_over = self.has_job.wait_until(&mut state, deadline).timed_out();
+            }
+            state.spare -= 1;
+            if let Some(job) = state.jobs.pop_front() {
+                state.set_busy(number, true);
+                return Some(job);
+            }
+            if state.is_stopping {
+                return None;
+            }
+        }
+        let forgotten = state.threads.remove(&number);
+        drop(state);
+        drop(forgotten);
+        None
     }
 
     /// Ends and joins the threads, but for those whose jobs do not end, of which there are `running`.
     pub(crate) fn stop(&self, running: usize) {
-        drop(self.to_spare.lock().take());
-        let mut handles = mem::take(&mut self.threads.lock().handles);
         let deadline = deadline::after(END_TIME);
-        while handles.len() > running {
-            let Ok(number) = self.ended.1.recv_deadline(deadline) else { return };
-            if let Some(Some(handle)) = handles.remove(&number) {
-                let _ = handle.join();
+        let mut state = self.state.lock();
+        state.is_stopping = true;
+        self.has_job.notify_all();
+        while state.busy() > running {
+            if self.has_ended.wait_until(&mut state, deadline).timed_out() {
+                break;
             }
         }
+        let threads = std::mem::take(&mut state.threads);
+        drop(state);
+        for thread in threads.into_values().filter(|thread| !thread.is_busy) {
+            let _ = thread.handle.map(JoinHandle::join);
+        }
+    }
+}
+
+impl State {
+    fn set_busy(&mut self, number: u64, is_busy: bool) {
+        if let Some(thread) = self.threads.get_mut(&number) {
+            thread.is_busy = is_busy;
+        }
+    }
+
+    fn busy(&self) -> usize {
+        self.jobs.len() + self.threads.values().filter(|thread| thread.is_busy).count()
     }
 }
 
@@ -155,7 +181,7 @@ impl fmt::Debug for Job {
 mod tests {
     use super::*;
     use std::collections::HashSet;
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Sender, channel};
     use std::thread::ThreadId;
     use std::time::Instant;
 
@@ -163,14 +189,14 @@ mod tests {
     /// Nothing that works takes so long.
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    fn tell(pool: &Arc<Pool>, ran_on: &std::sync::mpsc::Sender<ThreadId>) {
+    fn tell(pool: &Arc<Pool>, ran_on: &Sender<ThreadId>) {
         let ran_on = ran_on.clone();
         pool.run(move || ran_on.send(thread::current().id()).unwrap()).unwrap();
     }
 
     fn wait_for_spare(pool: &Pool, count: usize) {
         let deadline = Instant::now() + PATIENCE;
-        while pool.spare.load(Ordering::Relaxed) != count {
+        while pool.state.lock().spare != count {
             assert!(Instant::now() < deadline, "there are no {count} spare threads");
             thread::yield_now();
         }
@@ -195,14 +221,8 @@ mod tests {
         assert_eq!(first.len(), 5, "each has a thread of its own");
         drop(release);
         wait_for_spare(&pool, 2);
-        let deadline = Instant::now() + PATIENCE;
-        // A spare thread that does not quite wait yet is not waited for either.
-        while !{
-            tell(&pool, &ran_on);
-            first.contains(&next())
-        } {
-            assert!(Instant::now() < deadline, "no spare thread takes the next job");
-        }
+        tell(&pool, &ran_on);
+        assert!(first.contains(&next()), "a spare thread takes the next job");
         pool.stop(0);
         assert_eq!(Arc::strong_count(&pool), 1, "threads are left");
     }
@@ -215,11 +235,7 @@ mod tests {
         threads.recv_timeout(PATIENCE).expect("the job does not run");
         wait_for_spare(&pool, 1);
         wait_for_spare(&pool, 0);
-        let deadline = Instant::now() + PATIENCE;
-        while !pool.threads.lock().handles.is_empty() {
-            assert!(Instant::now() < deadline, "a thread that has ended is remembered");
-            thread::yield_now();
-        }
+        assert!(pool.state.lock().threads.is_empty());
         pool.stop(0);
     }
 
