@@ -63,6 +63,12 @@
 //! That `handle` *is* the connection makes a hand-written [`Controller`](controller::Controller) equal to the derive,
 //! lets a controller be made for one connection from its request, and keeps a panic on the thread that it concerns.
 //!
+//! # Other crates in the interface
+//!
+//! [`websocket::Bytes`] is that of `bytes` 1, [`Uuid`] that of `uuid` 1, [`prelude::log`] is `log` 0.4, and
+//! [`prelude::async_trait`] is that of `async-trait` 0.1: all are re-exported, so that a program need not name them. A new
+//! major version of one of these is a new major version of rwf. No other crate's types can be seen.
+//!
 //! # The house
 //!
 //! Each folder is a floor. A file imports from the files before it in its own line, and from the floors below;

@@ -145,8 +145,8 @@ fn run<C: WebsocketController + ?Sized>(
     let context = request.context();
     let settings = controller.websocket(context.settings.websocket.clone());
     let opening = match opening(request, &settings)? {
-        Ok(opening) => opening,
-        Err(refusal) => return Ok(refusal),
+        Opening::Accepted(head) => head,
+        Opening::Refused(response) => return Ok(response),
     };
     let Some(Upgrade { link, rest }) = request.take_upgrade() else {
         return Err(Error::new("the connection of this request is a WebSocket already"));
@@ -201,13 +201,19 @@ fn run<C: WebsocketController + ?Sized>(
     Ok(Response::over())
 }
 
-/// The head of the 101, or the response that refuses to open a WebSocket.
-fn opening(request: &Request, settings: &Websocket) -> Result<Result<Vec<u8>, Response>, Error> {
+/// The answer to a request for a WebSocket.
+enum Opening {
+    /// With the head of the 101.
+    Accepted(Vec<u8>),
+    Refused(Response),
+}
+
+fn opening(request: &Request, settings: &Websocket) -> Result<Opening, Error> {
     let subprotocol = request.subprotocol(&settings.subprotocols);
     let opening =
         match handshake::accept(request.parsed(), request.is_secure(), subprotocol, settings) {
             Ok(opening) => opening,
-            Err(rejection) => return Ok(Err(rejection.response())),
+            Err(rejection) => return Ok(Opening::Refused(rejection.response())),
         };
     if let Err(Unfit { name, reason }) = settings.check() {
         return Err(Error::new(format!("the setting `{name}` of this endpoint {reason}")));
@@ -218,7 +224,7 @@ fn opening(request: &Request, settings: &Websocket) -> Result<Result<Vec<u8>, Re
         Some(cookie) => opening.cookie(cookie),
         None => opening,
     };
-    Ok(Ok(opening.encode_upgrade()))
+    Ok(Opening::Accepted(opening.encode_upgrade()))
 }
 
 /// The parts of path and session that tell threads apart, in the 15 bytes that systems show.

@@ -181,9 +181,12 @@ impl State {
         self.rest.stalled_since.get_or_insert_with(Instant::now);
     }
 
-    /// Fills the empty `pipe` with what is next, unless that is in the channel, which needs no lock.
+    /// Fills `pipe` with what is next, if it is empty, unless that is in the channel, which needs no lock.
     pub(crate) fn load(&mut self, pipe: &mut Batch, is_anything_in_channel: bool) -> Next {
         let rest = &mut *self.rest;
+        if !pipe.is_empty() {
+            return Next::Loaded;
+        }
         if !rest.control.is_empty() {
             mem::swap(pipe, &mut rest.control);
             self.control_frames = 0;

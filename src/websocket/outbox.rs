@@ -47,6 +47,8 @@ const SHORT: usize = 128;
 /// How long a sender that finds the outbox full lets another one finish its write. That does not wait for the client, but
 /// on a machine that is busy it may wait for a processor.
 const WRITE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long whoever waits for a client may take to notice that its socket was cut.
+const CUT_PATIENCE: Duration = Duration::from_secs(1);
 /// The writer thread's code is all in this file, and shallow; destructors of payloads may need some more.
 const WRITER_STACK: usize = 256 << 10;
 
@@ -303,11 +305,17 @@ impl Outbox {
     }
 
     /// Waits for the end of a sealed outbox: everything written, or given up. When the watchdog cuts the socket, whoever
-    /// waits for the client finds that out.
+    /// waits for the client finds that out, or else this does.
     pub(crate) fn wait_until_done(&self) -> Done {
         let mut state = self.state.lock();
         while !state.is_over() || matches!(state.rest.waiter, Waiter::Starting | Waiter::Thread) {
-            self.changed.wait(&mut state);
+            let has_waited = self.changed.wait_for(&mut state, CUT_PATIENCE).timed_out();
+            if has_waited && self.socket.was_cut() && state.write_half == WriteHalf::Blocked {
+                // Whoever waited for the client is gone, as the watchdog of a server that has stopped.
+                drop(state);
+                drop(self.retry(Socket::write_now));
+                state = self.state.lock();
+            }
         }
         let (writers, spent) =
             (mem::take(&mut state.rest.writers), mem::take(&mut state.rest.spent));
@@ -477,10 +485,8 @@ impl Outbox {
         let mut spent = mem::take(&mut state.rest.spent);
         let mut batches = 0;
         let round = loop {
-            let next = match pipe.is_empty() {
-                true => state.load(&mut pipe, !self.queue.1.is_empty()),
-                false => Next::Loaded,
-            };
+            let is_anything_in_channel = !self.queue.1.is_empty();
+            let next = state.load(&mut pipe, is_anything_in_channel);
             if next == Next::Nothing {
                 break if state.phase == Phase::Sealed { Round::Over } else { Round::Drained };
             }
