@@ -348,28 +348,6 @@ impl Controller for Keeping {
 }
 
 #[test]
-fn what_a_client_left_unread_counts_no_longer_than_its_connection() {
-    let kept = Arc::new(Mutex::new(Vec::new()));
-    // Much more than the systems hold.
-    let limit = 64 << 20;
-    let server = start(
-        Server::new(vec![route!("/:user" => Keeping(Arc::clone(&kept)))])
-            .max_queued_bytes(limit)
-            .websocket(Websocket::new().overflow(Overflow::Refuse).outbox_bytes(limit)),
-    );
-    let (gone, next) = (somebody(), somebody());
-    let client = open(&server, gone);
-    fill(gone);
-    drop(client);
-    wait_until("the client is gone", || !Comms::websocket(gone).is_connected());
-    // Its request is kept by the program, and with it whatever that holds.
-    assert_eq!(kept.lock().len(), 1);
-    let _client = open(&server, next);
-    let taken = fill(next);
-    assert!(taken * (64 << 10) > limit / 2, "only {taken} messages of 64 KiB had room");
-}
-
-#[test]
 fn sends_of_a_slow_client_with_no_room_say_so_at_once() {
     let settings = Websocket::new().overflow(Overflow::Refuse);
     let (server, _ends) = serve(settings);
@@ -392,7 +370,8 @@ fn server_end(client: &Raw) -> String {
     let port = format!(":{:04X}", client.stream.local_addr().expect("it is connected").port());
     let table = std::fs::read_to_string("/proc/self/net/tcp").expect("is /proc mounted?");
     let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let line = fields.into_iter().find(|fields| fields[2].ends_with(&port));
+    // Connections that have ended are still there for a while, without a name.
+    let line = fields.into_iter().find(|fields| fields[2].ends_with(&port) && fields[9] != "0");
     format!("socket:[{}]", line.expect("the connection is not in the system's table")[9])
 }
 

@@ -1,0 +1,60 @@
+//! What waits for slow clients counts while their connections last. Alone in its file: it fills the whole process's account.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Raw, start, wait_until};
+use parking_lot::Mutex;
+use rwf::controller::{Overflow, Websocket};
+use rwf::http::Server;
+use rwf::prelude::*;
+
+/// Keeps the requests of its connections, and lets clients be whom the path says.
+struct Keeping(Arc<Mutex<Vec<Request>>>);
+
+#[async_trait]
+impl WebsocketController for Keeping {}
+
+#[async_trait]
+impl Controller for Keeping {
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        self.0.lock().push(request.clone());
+        let user: i64 = request.param("user")?.parse()?;
+        WebsocketController::handle(self, &request.with_session(user)).await
+    }
+}
+
+/// Sends until the connection takes no more; how many messages of 64 KiB it took.
+fn fill(user: i64, limit: usize) -> usize {
+    let message = Message::binary(vec![7; 64 << 10]);
+    let mut taken = 0;
+    while Comms::websocket(user).send(&message).is_ok() {
+        taken += 1;
+        assert!(taken < limit >> 14, "there is no limit");
+    }
+    taken
+}
+
+#[test]
+fn what_a_client_left_unread_counts_no_longer_than_its_connection() {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    // Much more than the systems hold.
+    let limit = 64 << 20;
+    let server = start(
+        Server::new(vec![route!("/:user" => Keeping(Arc::clone(&kept)))])
+            .max_queued_bytes(limit)
+            .websocket(Websocket::new().overflow(Overflow::Refuse).outbox_bytes(limit)),
+    );
+    let (gone, next) = (71, 72);
+    let open = |user: i64| Raw::open(server.local_addr(), &format!("/{user}"));
+    let client = open(gone);
+    fill(gone, limit);
+    drop(client);
+    wait_until("the client is gone", || !Comms::websocket(gone).is_connected());
+    // Its request is kept by the program, and with it whatever that holds.
+    assert_eq!(kept.lock().len(), 1);
+    let _client = open(next);
+    let taken = fill(next, limit);
+    assert!(taken * (64 << 10) > limit / 2, "only {taken} messages of 64 KiB had room");
+}
