@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Raw, client_frame, start, wait_until};
+use common::{DEADLINE, Keeping, Raw, client_frame, start, wait_until};
 use parking_lot::Mutex;
 use rwf::comms::SendError;
 use rwf::controller::{Overflow, Websocket};
@@ -330,21 +330,6 @@ fn payloads_of_a_client_that_is_given_up_may_do_what_they_like() {
     assert_eq!(code, 1006, "{reason}");
     let report = in_time("the shutdown", move || server.shutdown().unwrap());
     assert_eq!(report.running, 0);
-}
-
-/// Keeps the requests of its connections, and lets clients be whom the path says.
-struct Keeping(Arc<Mutex<Vec<Request>>>);
-
-#[async_trait]
-impl WebsocketController for Keeping {}
-
-#[async_trait]
-impl Controller for Keeping {
-    async fn handle(&self, request: &Request) -> Result<Response, Error> {
-        self.0.lock().push(request.clone());
-        let user: i64 = request.param("user")?.parse()?;
-        WebsocketController::handle(self, &request.with_session(user)).await
-    }
 }
 
 #[test]

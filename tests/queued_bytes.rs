@@ -4,26 +4,11 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Raw, start, wait_until};
+use common::{Keeping, Raw, start, wait_until};
 use parking_lot::Mutex;
 use rwf::controller::{Overflow, Websocket};
 use rwf::http::Server;
 use rwf::prelude::*;
-
-/// Keeps the requests of its connections, and lets clients be whom the path says.
-struct Keeping(Arc<Mutex<Vec<Request>>>);
-
-#[async_trait]
-impl WebsocketController for Keeping {}
-
-#[async_trait]
-impl Controller for Keeping {
-    async fn handle(&self, request: &Request) -> Result<Response, Error> {
-        self.0.lock().push(request.clone());
-        let user: i64 = request.param("user")?.parse()?;
-        WebsocketController::handle(self, &request.with_session(user)).await
-    }
-}
 
 /// Sends until the connection takes no more; how many messages of 64 KiB it took.
 fn fill(user: i64, limit: usize) -> usize {

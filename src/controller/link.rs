@@ -172,7 +172,7 @@ impl Link {
         self.was_lost.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the connection ended in good order.
+    /// Whether it did not.
     pub(crate) fn was_lost(&self) -> bool {
         self.was_lost.load(Ordering::SeqCst)
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Once};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rwf::http::{Route, Server, ServerHandle};
 use rwf::prelude::*;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -433,5 +434,20 @@ impl WebsocketController for Echo {
     async fn handle_message(&self, client: &SessionId, message: Message) -> Result<(), Error> {
         Comms::websocket(client).send(message)?;
         Ok(())
+    }
+}
+
+/// Keeps the requests of its connections, and lets clients be whom the path says.
+pub struct Keeping(pub Arc<Mutex<Vec<Request>>>);
+
+#[async_trait]
+impl WebsocketController for Keeping {}
+
+#[async_trait]
+impl Controller for Keeping {
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        self.0.lock().push(request.clone());
+        let user: i64 = request.param("user")?.parse()?;
+        WebsocketController::handle(self, &request.with_session(user)).await
     }
 }
