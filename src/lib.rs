@@ -78,15 +78,15 @@
 //! ```text
 //! server/      error, pool, router, serve, acceptor, handle, signals, builder
 //!              start and stop; the threads of connections; a connection's requests, in order
-//! controller/  error, executor, settings, link, request, http, websocket
+//! controller/  error, executor, settings, connection, request, http, websocket
 //!              what a program writes, and what it is given; the session inside `handle`
 //! comms/       session, topics, registry, reach
 //!              who is connected, and reaching them
-//! websocket/   close, header, message, decoder, frame, batch, backlog, settings, handshake, outbox, connection
+//! websocket/   close, header, message, decoder, frame, batch, backlog, settings, handshake, outbox, reader
 //!              RFC 6455; the only writer
 //! http/        headers, cookie, host, method, path, peer, origin, status, parser, response
 //!              bytes in, values out
-//! net/         os, socket, watchdog
+//! net/         os, stream, watchdog
 //!              sockets, and the clock that watches them; no protocol
 //! base/        contained, deadline, rule, shown
 //!              what every floor needs

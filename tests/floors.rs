@@ -117,12 +117,12 @@ fn the_drawing_shows_each_file_once_and_no_others() {
 #[test]
 fn a_wrong_import_is_found() {
     let cases: &[(&str, &str, &str)] = &[
-        ("net/os", "//! A.\nuse crate::net::socket::Socket;\n", "imports from net/socket.rs"),
+        ("net/os", "//! A.\nuse crate::net::stream::Stream;\n", "imports from net/stream.rs"),
         ("net/os", "//! A.\nuse crate::http::path;\n", "imports from http/path.rs"),
         ("net/os", "//! A.\nfn f() { crate::server::pool::f() }\n", "imports from server/pool.rs"),
         ("net/os", "//! A.\nuse crate::http::Request;\n", "names `crate::http::Request`"),
         ("net/os", "//! A.\nuse crate::base::{rule, shown};\n", "names `crate::base`"),
-        ("net/os", "//! A.\nuse super::socket;\n", "by `super::`"),
+        ("net/os", "//! A.\nuse super::stream;\n", "by `super::`"),
         ("net/os", "use crate::base::rule;\n", "does not say"),
         ("net/new", "//! A.\n", "is not in the drawing"),
     ];
@@ -130,7 +130,7 @@ fn a_wrong_import_is_found() {
         let found = faults(file, text);
         assert!(found.len() == 1 && found[0].contains(expected), "{text:?}: {found:?}");
     }
-    let right = "//! A.\nuse crate::net::os::{self, send};\n// crate::server::pool\nfn f() { crate::net::socket::g() }\n\
+    let right = "//! A.\nuse crate::net::os::{self, send};\n// crate::server::pool\nfn f() { crate::net::stream::g() }\n\
         #[cfg(test)]\nmod tests {\n    use super::*;\n    use crate::server::pool::Pool;\n}\n";
     assert_eq!(faults("net/watchdog", right), [""; 0], "what is right is let through");
 }

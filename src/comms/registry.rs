@@ -217,7 +217,7 @@ impl Drop for Registration<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::socket::Socket;
+    use crate::net::stream::Stream;
     use crate::net::watchdog::Watchdog;
     use crate::websocket::settings::Websocket;
     use std::net::{TcpListener, TcpStream};
@@ -225,8 +225,8 @@ mod tests {
     pub(super) fn outbox() -> Arc<Outbox> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let socket = Arc::new(Socket::new(peer, true).unwrap());
-        Outbox::new(socket, Watchdog::default(), &Websocket::new(), usize::MAX, Vec::new())
+        let stream = Arc::new(Stream::new(peer, true).unwrap());
+        Outbox::new(stream, Watchdog::default(), &Websocket::new(), usize::MAX, Vec::new())
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Controllers: what a program writes to serve its routes, and what they are given.
 
+pub(crate) mod connection;
 pub(crate) mod error;
 pub(crate) mod executor;
 pub(crate) mod http;
-pub(crate) mod link;
 pub(crate) mod request;
 pub(crate) mod settings;
 pub(crate) mod websocket;

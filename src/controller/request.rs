@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use crate::comms::session::{ConnectionId, Secret, SessionId};
+use crate::controller::connection::{Connection, Context};
 use crate::controller::error::Error;
-use crate::controller::link::{Context, Link};
 use crate::http::cookie::{self, Cookie};
 use crate::http::method::Method;
 use crate::http::origin::is_of_host;
@@ -32,7 +32,7 @@ struct Shared {
     guest: OnceLock<Guest>,
     /// Not the connection itself: a request that a program keeps must not keep that from ending.
     context: Arc<Context>,
-    connection: ConnectionId,
+    connection_id: ConnectionId,
     peer: SocketAddr,
     upgrade: Mutex<Option<Upgrade>>,
 }
@@ -47,26 +47,26 @@ struct Guest {
 /// What makes a connection a WebSocket: the connection, and what the client sent behind its request.
 #[derive(Debug)]
 pub(crate) struct Upgrade {
-    pub(crate) link: Arc<Link>,
+    pub(crate) connection: Arc<Connection>,
     pub(crate) rest: Vec<u8>,
 }
 
 impl Request {
-    /// A request that arrived on `link`, with `rest` behind it.
+    /// A request that arrived on `connection`, with `rest` behind it.
     pub(crate) fn new(
         parsed: Parsed,
         parameters: Parameters,
-        link: &Arc<Link>,
+        connection: &Arc<Connection>,
         rest: Vec<u8>,
     ) -> Self {
         let shared = Shared {
             query: path::query(&parsed.query),
             parameters,
             guest: OnceLock::new(),
-            context: Arc::clone(&link.context),
-            connection: link.id,
-            peer: link.peer,
-            upgrade: Mutex::new(Some(Upgrade { link: Arc::clone(link), rest })),
+            context: Arc::clone(&connection.context),
+            connection_id: connection.id,
+            peer: connection.peer,
+            upgrade: Mutex::new(Some(Upgrade { connection: Arc::clone(connection), rest })),
             parsed,
         };
         Self { shared: Arc::new(shared), user: None }
@@ -202,7 +202,7 @@ impl Request {
     /// alone, from its `handle_connection` on; before that there is nobody to reach.
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
-        self.shared.connection
+        self.shared.connection_id
     }
 
     /// The same request in another session, for a controller that found out by itself who the client is.

@@ -11,18 +11,18 @@ use crate::base::shown::Shown;
 use crate::comms::reach::SendError;
 use crate::comms::registry::Registry;
 use crate::comms::session::SessionId;
+use crate::controller::connection::Connection;
 use crate::controller::error::Error;
 use crate::controller::executor::block_on;
 use crate::controller::http::name_of;
-use crate::controller::link::Link;
 use crate::controller::request::{Request, Upgrade};
 use crate::http::response::Response;
 use crate::net::os;
 use crate::websocket::close::{Close, CloseCode};
-use crate::websocket::connection::{Connection, Outcome};
 use crate::websocket::handshake;
 use crate::websocket::message::Message;
 use crate::websocket::outbox::Outbox;
+use crate::websocket::reader::{Outcome, Reader};
 use crate::websocket::settings::Websocket;
 
 /// Serves the WebSockets of a route. `#[derive(macros::WebsocketController)]` makes the type a
@@ -148,54 +148,54 @@ fn run<C: WebsocketController + ?Sized>(
         Opening::Accepted(head) => head,
         Opening::Refused(response) => return Ok(response),
     };
-    let Some(Upgrade { link, rest }) = request.take_upgrade() else {
+    let Some(Upgrade { connection, rest }) = request.take_upgrade() else {
         return Err(Error::new("the connection of this request is a WebSocket already"));
     };
     let client = request.session_id();
-    let socket = Arc::clone(&link.socket);
+    let stream = Arc::clone(&connection.stream);
     let watchdog = context.watchdog.clone();
     let process_bytes = context.settings.max_queued_bytes;
-    let outbox = Outbox::new(socket.clone(), watchdog, &settings, process_bytes, opening);
-    if !link.upgrade(&outbox) {
-        request.restore_upgrade(Upgrade { link, rest });
+    let outbox = Outbox::new(stream.clone(), watchdog, &settings, process_bytes, opening);
+    if !connection.upgrade(&outbox) {
+        request.restore_upgrade(Upgrade { connection, rest });
         return Ok(Response::service_unavailable());
     }
     // The controller has become a session: from here on its handlers are what runs.
-    link.leave_handler();
+    connection.leave_handler();
     // Before the 101: when the client has seen that, what is sent to its session reaches it.
-    let registration = Registry::global().register(client.clone(), link.id, outbox.clone());
+    let registration = Registry::global().register(client.clone(), connection.id, outbox.clone());
     registration.enter();
     outbox.start();
     let began = Instant::now();
     let path = Shown::value(request.path()).to_string();
-    let who = who(&link, &client);
-    contained(|| log_begin(name_of::<C>(), &link, &who, &path));
+    let who = who(&connection, &client);
+    contained(|| log_begin(name_of::<C>(), &connection, &who, &path));
 
-    let connection = Connection::new(socket, outbox.clone(), &settings, rest);
+    let reader = Reader::new(stream, outbox.clone(), &settings, rest);
     let mut session =
-        Session { controller, client: &client, link: &link, outbox: &outbox, connection };
+        Session { controller, client: &client, connection: &connection, outbox: &outbox, reader };
     let is_one_too_many = registration.connections() > context.settings.max_connections_per_session;
     if is_one_too_many {
         outbox.seal(Close::new(CloseCode::TRY_AGAIN_LATER, "too many connections of this session"));
     } else {
-        link.set_task(format!("{who} path={path}"));
+        connection.set_task(format!("{who} path={path}"));
         os::name_thread(&thread_name(&path, &client));
         if let Err(close) = session.serve() {
             outbox.seal(close);
         }
     }
     drop(registration);
-    let close = session.connection.close();
+    let close = session.reader.close();
     if !is_one_too_many {
         // For the program it is over now; what is left of the queue and of TCP ends behind its back.
         let Close { code, reason } = &close;
-        let _ = guarded(&link, &outbox, &client, "handle_close", || {
+        let _ = guarded(&connection, &outbox, &client, "handle_close", || {
             block_on(controller.handle_close(&client, *code, reason))
         });
     }
-    let outcome = session.connection.finish();
+    let outcome = session.reader.finish();
     if !outcome.is_clean {
-        link.note_loss();
+        connection.note_loss();
     }
     contained(|| log_end(&outcome, &close, &who, &path, began));
     Ok(Response::over())
@@ -233,28 +233,28 @@ fn thread_name(path: &str, client: &SessionId) -> String {
 }
 
 /// What tells the lines of one connection, and of one session, from others.
-fn who(link: &Link, client: &SessionId) -> String {
-    format!("connection={} session={}", link.id, Shown::field(client))
+fn who(connection: &Connection, client: &SessionId) -> String {
+    format!("connection={} session={}", connection.id, Shown::field(client))
 }
 
 /// An open WebSocket with its controller.
 struct Session<'a, C: ?Sized> {
     controller: &'a C,
     client: &'a SessionId,
-    link: &'a Link,
+    connection: &'a Connection,
     outbox: &'a Outbox,
-    connection: Connection,
+    reader: Reader,
 }
 
 impl<C: WebsocketController + ?Sized> Session<'_, C> {
     /// The handlers, one after the other, until one fails or there are no more messages.
     fn serve(&mut self) -> Result<(), Close> {
-        let Session { controller, client, link, outbox, connection } = self;
-        guarded(link, outbox, client, "handle_connection", || {
+        let Session { controller, client, connection, outbox, reader } = self;
+        guarded(connection, outbox, client, "handle_connection", || {
             block_on(controller.handle_connection(client))
         })?;
-        while let Some(message) = connection.recv() {
-            guarded(link, outbox, client, "handle_message", || {
+        while let Some(message) = reader.recv() {
+            guarded(connection, outbox, client, "handle_message", || {
                 block_on(controller.handle_message(client, message))
             })?;
         }
@@ -264,20 +264,20 @@ impl<C: WebsocketController + ?Sized> Session<'_, C> {
 
 /// Calls a handler: its error or panic becomes the close of this connection and a line in the log.
 fn guarded(
-    link: &Link,
+    connection: &Connection,
     outbox: &Outbox,
     client: &SessionId,
     method: &str,
     call: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Close> {
-    link.enter_handler();
+    connection.enter_handler();
     // The error is the program's code too, in its text and in its end.
     let result = contained(|| call().map_err(Failure::of));
-    link.leave_handler();
+    connection.leave_handler();
     match result {
         Some(Ok(())) => Ok(()),
-        Some(Err(failure)) => report(link, outbox, client, method, Some(&failure)),
-        None => report(link, outbox, client, method, None),
+        Some(Err(failure)) => report(connection, outbox, client, method, Some(&failure)),
+        None => report(connection, outbox, client, method, None),
     }
 }
 
@@ -307,7 +307,7 @@ impl Failure {
 /// Logs why a handler ended early, `None` for a panic; the close that this asks for.
 #[inline(never)]
 fn report(
-    link: &Link,
+    connection: &Connection,
     outbox: &Outbox,
     client: &SessionId,
     method: &str,
@@ -329,13 +329,13 @@ fn report(
             (log::Level::Error, what, Err(Close::new(CloseCode::INTERNAL_ERROR, "")))
         }
     };
-    contained(|| log::log!(level, "{method} of {} {what}", who(link, client)));
+    contained(|| log::log!(level, "{method} of {} {what}", who(connection, client)));
     end
 }
 
 #[inline(never)]
-fn log_begin(controller: &str, link: &Link, who: &str, path: &str) {
-    let peer = link.peer;
+fn log_begin(controller: &str, connection: &Connection, who: &str, path: &str) {
+    let peer = connection.peer;
     log::info!("websocket connected {who} path={path} controller={controller} peer={peer}");
 }
 

@@ -1,5 +1,5 @@
 //! Sockets, the system they come from, and the clock that watches them. No protocol.
 
 pub(crate) mod os;
-pub(crate) mod socket;
+pub(crate) mod stream;
 pub(crate) mod watchdog;

@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::base::contained::contained;
 use crate::base::deadline;
-use crate::net::socket::Socket;
+use crate::net::stream::Stream;
 
 /// How long what waits for the watchdog waits: replies to a burst, while a handler takes its time, and a client that
 /// is slow when there is no thread to wait for it.
@@ -46,7 +46,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    cuts: BTreeMap<CutKey, Weak<Socket>>,
+    cuts: BTreeMap<CutKey, Weak<Stream>>,
     /// How many cuts were ordered so far: tells apart those of the same moment.
     ordered: u64,
     waiting: Vec<Weak<dyn Flush>>,
@@ -89,12 +89,12 @@ impl Watchdog {
     }
 
     /// Cuts `socket` after `delay`, unless the returned order is dropped before.
-    pub(crate) fn cut_after(&self, socket: &Arc<Socket>, delay: Duration) -> Cut {
+    pub(crate) fn cut_after(&self, stream: &Arc<Stream>, delay: Duration) -> Cut {
         let at = deadline::after(delay);
         let mut state = self.shared.state.lock();
         let key = (at, state.ordered);
         state.ordered += 1;
-        state.cuts.insert(key, Arc::downgrade(socket));
+        state.cuts.insert(key, Arc::downgrade(stream));
         if state.wakes_at.is_some_and(|wakes_at| at < wakes_at) {
             self.shared.changed.notify_one();
         }
@@ -145,8 +145,8 @@ impl Shared {
             if next_cut.is_some_and(|at| at <= now) {
                 let due = state.cuts.pop_first();
                 unlocked(&mut state, || {
-                    if let Some(socket) = due.and_then(|(_, socket)| socket.upgrade()) {
-                        socket.cut();
+                    if let Some(stream) = due.and_then(|(_, stream)| stream.upgrade()) {
+                        stream.cut();
                     }
                 });
             } else if next_check <= now {
@@ -185,11 +185,11 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc::{Sender, channel};
 
-    fn pair() -> (Arc<Socket>, TcpStream) {
+    fn pair() -> (Arc<Stream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        (Arc::new(Socket::new(listener.accept().unwrap().0, true).unwrap()), peer)
+        (Arc::new(Stream::new(listener.accept().unwrap().0, true).unwrap()), peer)
     }
 
     #[test]
@@ -215,14 +215,14 @@ mod tests {
 
     #[test]
     fn a_cut_that_is_called_off_leaves_nothing_behind() {
-        let (socket, _peer) = pair();
+        let (stream, _peer) = pair();
         let watchdog = Watchdog::default();
         let cuts = [Duration::ZERO, Duration::ZERO, Duration::MAX]
-            .map(|delay| watchdog.cut_after(&socket, delay));
+            .map(|delay| watchdog.cut_after(&stream, delay));
         assert_eq!(watchdog.shared.state.lock().cuts.len(), 3);
         drop(cuts);
         assert_eq!(watchdog.shared.state.lock().cuts.len(), 0);
-        assert_eq!(Arc::weak_count(&socket), 0, "the socket's memory is held");
+        assert_eq!(Arc::weak_count(&stream), 0, "the stream's memory is held");
     }
 
     /// Tells when it is flushed, which takes its time, and panics.
@@ -245,8 +245,8 @@ mod tests {
         let watchdog = Watchdog::default();
         let thread = watchdog.start(Duration::from_secs(60), || ()).unwrap();
         waiting.iter().for_each(|waiting| watchdog.flush_soon(Arc::downgrade(waiting)));
-        let (socket, mut peer) = pair();
-        let _cut = watchdog.cut_after(&socket, Duration::from_millis(10));
+        let (stream, mut peer) = pair();
+        let _cut = watchdog.cut_after(&stream, Duration::from_millis(10));
         assert_eq!(peer.read(&mut [0]).unwrap(), 0);
         let cut = Instant::now();
         let times: Vec<_> = flushes.iter().take(waiting.len()).collect();

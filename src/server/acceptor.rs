@@ -11,10 +11,10 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::base::contained::contained;
 use crate::comms::session::ConnectionId;
-use crate::controller::link::{Context, Link};
+use crate::controller::connection::{Connection, Context};
 use crate::http::response::Response;
 use crate::net::os::Acceptor;
-use crate::net::socket::Socket;
+use crate::net::stream::Stream;
 use crate::server::pool::Pool;
 use crate::server::router::Router;
 use crate::server::serve::serve;
@@ -48,7 +48,7 @@ struct Open {
 
 #[derive(Debug)]
 struct Entry {
-    link: Arc<Link>,
+    connection: Arc<Connection>,
     /// Kept after its end while the server stops, for the report.
     has_ended: bool,
 }
@@ -91,27 +91,27 @@ impl Connections {
         // To a listener on an IPv6 address IPv4 clients come as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
         peer.set_ip(peer.ip().to_canonical());
         let settings = &self.context.settings;
-        let Ok(socket) = Socket::new(stream, settings.no_delay) else {
+        let Ok(stream) = Stream::new(stream, settings.no_delay) else {
             // The client has left already.
             return Ok(());
         };
         if self.is_full(peer.ip()) {
-            refuse(&socket, peer);
+            refuse(&stream, peer);
             return Ok(());
         }
-        let link = Arc::new(Link::new(socket, peer, Arc::clone(&self.context)));
-        let socket = Arc::clone(&link.socket);
-        let id = link.id;
-        let entry = Entry { link: Arc::clone(&link), has_ended: false };
+        let connection = Arc::new(Connection::new(stream, peer, Arc::clone(&self.context)));
+        let stream = Arc::clone(&connection.stream);
+        let id = connection.id;
+        let entry = Entry { connection: Arc::clone(&connection), has_ended: false };
         self.open.lock().add(id, entry);
         let guard = EndGuard { connections: Arc::clone(self), id };
         let run = move || {
             guard.connections.context.watchdog.adopt_thread();
-            serve(&link, &guard.connections.router);
+            serve(&connection, &guard.connections.router);
             // A controller may have kept the request, and with it the socket.
-            link.socket.cut();
+            connection.stream.cut();
         };
-        self.pool.run(run).inspect_err(|_| refuse(&socket, peer))
+        self.pool.run(run).inspect_err(|_| refuse(&stream, peer))
     }
 
     /// Whether there are as many connections as there may be, in all or of this address.
@@ -127,14 +127,14 @@ impl Connections {
     pub(crate) fn warn_of_long_handlers(&self, seen: &mut HashMap<ConnectionId, Run>) {
         let limit = self.context.settings.handler_warning;
         let mut running = HashMap::new();
-        for link in self.running() {
-            let Some(number) = link.handler_run() else { continue };
-            let mut run = match seen.remove(&link.id) {
+        for connection in self.running() {
+            let Some(number) = connection.handler_run() else { continue };
+            let mut run = match seen.remove(&connection.id) {
                 Some(run) if run.number == number => run,
                 _ => Run { number, since: Instant::now(), is_reported: false },
             };
             if !run.is_reported && run.since.elapsed() >= limit {
-                let (task, peer) = (link.task(), link.peer);
+                let (task, peer) = (connection.task(), connection.peer);
                 let warn = move || {
                     log::warn!(
                         "a handler has run for {limit:?} and still does: {task} peer={peer}"
@@ -144,29 +144,29 @@ impl Connections {
                 let thread = thread::Builder::new().name("rwf-warning".to_owned());
                 run.is_reported = thread.spawn(|| contained(warn)).is_ok();
             }
-            running.insert(link.id, run);
+            running.insert(connection.id, run);
         }
         *seen = running;
     }
 
-    /// Ends all connections in good order; see [`Link::end`].
+    /// Ends all connections in good order; see [`Connection::end`].
     pub(crate) fn end_all(&self) {
-        for link in self.running() {
-            link.end();
+        for connection in self.running() {
+            connection.end();
         }
     }
 
     /// Cuts all connections that still run.
     pub(crate) fn cut_all(&self) {
-        for link in self.running() {
-            link.cut();
+        for connection in self.running() {
+            connection.cut();
         }
     }
 
-    fn running(&self) -> Vec<Arc<Link>> {
+    fn running(&self) -> Vec<Arc<Connection>> {
         let open = self.open.lock();
         let running = open.entries.values().filter(|entry| !entry.has_ended);
-        running.map(|entry| Arc::clone(&entry.link)).collect()
+        running.map(|entry| Arc::clone(&entry.connection)).collect()
     }
 
     /// Waits until all connections have ended, or the deadline; whether they have.
@@ -186,7 +186,7 @@ impl Connections {
         let entries = std::mem::take(&mut self.open.lock().entries);
         let (ended, running): (Vec<_>, Vec<_>) =
             entries.into_values().partition(|entry| entry.has_ended);
-        let cut = ended.iter().filter(|entry| entry.link.was_lost()).count();
+        let cut = ended.iter().filter(|entry| entry.connection.was_lost()).count();
         self.pool.stop(running.len());
         (ended.len() - cut, cut + running.len(), running.len())
     }
@@ -194,13 +194,13 @@ impl Connections {
 
 impl Open {
     fn add(&mut self, id: ConnectionId, entry: Entry) {
-        *self.peers.entry(entry.link.peer.ip()).or_default() += 1;
+        *self.peers.entry(entry.connection.peer.ip()).or_default() += 1;
         self.entries.insert(id, entry);
     }
 
     fn remove(&mut self, id: &ConnectionId) -> Option<Entry> {
         let entry = self.entries.remove(id)?;
-        if let hash_map::Entry::Occupied(mut peer) = self.peers.entry(entry.link.peer.ip()) {
+        if let hash_map::Entry::Occupied(mut peer) = self.peers.entry(entry.connection.peer.ip()) {
             *peer.get_mut() -= 1;
             if *peer.get() == 0 {
                 peer.remove();
@@ -250,11 +250,11 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock)
 }
 
-fn refuse(socket: &Socket, peer: SocketAddr) {
+fn refuse(stream: &Stream, peer: SocketAddr) {
     contained(|| log::debug!("refused 503 peer={peer}: there are too many connections"));
     let response = Response::service_unavailable().header("Retry-After", RETRY_AFTER);
     let (head, body) = response.encode(false, Some("close"));
-    let _ = socket.write_all([&head, body], REFUSAL_TIMEOUT);
-    socket.finish_writing();
-    socket.discard_arrived();
+    let _ = stream.write_all([&head, body], REFUSAL_TIMEOUT);
+    stream.finish_writing();
+    stream.discard_arrived();
 }

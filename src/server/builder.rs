@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::base::contained::contained;
 use crate::base::rule::Unfit;
-use crate::controller::link::Context;
+use crate::controller::connection::Context;
 use crate::controller::settings::Settings;
 use crate::net::os::{self, Acceptor};
 use crate::server::acceptor::Connections;

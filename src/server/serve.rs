@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::base::contained::contained;
 use crate::base::deadline;
 use crate::base::shown::Shown;
+use crate::controller::connection::{Connection, Context};
 use crate::controller::executor::block_on;
-use crate::controller::link::{Context, Link};
 use crate::controller::request::Request;
 use crate::http::method::Method;
 use crate::http::parser::{Limits, Parsed, Parser, Phase, Rejection, Step};
@@ -20,15 +20,15 @@ use crate::server::router::{NotFound, Route, Router};
 /// How long a client may take at most to end too, once it has its last answer.
 const MAX_LINGER: Duration = Duration::from_secs(5);
 
-/// Serves `link` to its end, on the calling thread.
-pub(crate) fn serve(link: &Arc<Link>, router: &Router) {
-    let settings = &link.context.settings;
+/// Serves `connection` to its end, on the calling thread.
+pub(crate) fn serve(connection: &Arc<Connection>, router: &Router) {
+    let settings = &connection.context.settings;
     let limits = Limits {
         max_head_size: settings.max_head_size,
         max_headers: settings.max_headers,
         max_body_size: settings.max_body_size,
     };
-    let mut exchange = Exchange { link, router, parser: Parser::new(limits) };
+    let mut exchange = Exchange { connection, router, parser: Parser::new(limits) };
     // A new connection has one deadline for its whole first head; later ones begin with their first byte.
     let opening = deadline::after(settings.open_timeout);
     let mut deadlines = Deadlines { first_byte: opening, head: Some(opening) };
@@ -43,7 +43,7 @@ pub(crate) fn serve(link: &Arc<Link>, router: &Router) {
                 let idle = deadline::after(settings.idle_timeout);
                 deadlines = Deadlines { first_byte: idle, head: None };
             }
-            Next::End => return link.linger(settings.idle_timeout.min(MAX_LINGER)),
+            Next::End => return connection.linger(settings.idle_timeout.min(MAX_LINGER)),
             Next::Nothing => return,
         }
     }
@@ -68,7 +68,7 @@ struct Deadlines {
 }
 
 struct Exchange<'a> {
-    link: &'a Arc<Link>,
+    connection: &'a Arc<Connection>,
     router: &'a Router,
     parser: Parser,
 }
@@ -76,7 +76,7 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     /// Reads until a request is whole; `None` when the client leaves or stays silent between requests.
     fn read_request(&mut self, deadlines: Deadlines) -> Result<Option<Box<Parsed>>, Rejection> {
-        let settings = &self.link.context.settings;
+        let settings = &self.connection.context.settings;
         let mut phase = Phase::Idle;
         let mut deadline = deadlines.first_byte;
         let mut is_last = false;
@@ -112,10 +112,10 @@ impl Exchange<'_> {
                 };
             }
             // What had arrived by the stop is looked at, and a client that sends without pause is not waited for.
-            is_last = self.link.context.is_stopping();
+            is_last = self.connection.context.is_stopping();
             match self.read(deadline) {
                 Ok(0) if phase == Phase::Idle => return Ok(None),
-                Ok(0) if self.link.context.is_stopping() => {
+                Ok(0) if self.connection.context.is_stopping() => {
                     return Err(rejection(Status::SERVICE_UNAVAILABLE, "the server shuts down"));
                 }
                 Ok(0) => return Err(rejection(Status::BAD_REQUEST, "the request ends midway")),
@@ -134,8 +134,8 @@ impl Exchange<'_> {
         if remaining.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let Link { socket, context, .. } = &**self.link;
-        self.parser.fill(|buffer| socket.read_unless(&context.stop, buffer, remaining))
+        let Connection { stream, context, .. } = &**self.connection;
+        self.parser.fill(|buffer| stream.read_unless(&context.stop, buffer, remaining))
     }
 
     /// Hands a request to its controller and sends what that answers.
@@ -149,7 +149,7 @@ impl Exchange<'_> {
                 return self.reject(&rejection(Status::BAD_REQUEST, "the path cannot be decoded"));
             }
         };
-        let Context { settings, local_addr, .. } = &*self.link.context;
+        let Context { settings, local_addr, .. } = &*self.connection.context;
         let host = parsed.headers.get("Host").unwrap_or("localhost");
         if !is_our_host(host, *local_addr, &settings.allowed_hosts) {
             let host = Shown::value(host);
@@ -158,7 +158,7 @@ impl Exchange<'_> {
         }
         // The controller may go on with the connection, so it gets what came behind the request too.
         let rest = self.parser.take_rest();
-        let request = Request::new(parsed, parameters, self.link, rest);
+        let request = Request::new(parsed, parameters, self.connection, rest);
         let mut response = match route {
             Some(route) => self.call(route, &request),
             None => Response::not_found(),
@@ -179,7 +179,7 @@ impl Exchange<'_> {
         }
         let keeps = keeps_alive(request.parsed())
             && !response.wants_close()
-            && !self.link.context.is_stopping();
+            && !self.connection.context.is_stopping();
         let connection = match (keeps, is_http_11) {
             (true, true) => None,
             (true, false) => Some("keep-alive"),
@@ -194,14 +194,14 @@ impl Exchange<'_> {
     /// Calls a controller: its error or panic becomes an answer, and a note for the log.
     fn call(&self, route: &Route, request: &Request) -> Response {
         let (method, path) = (request.method(), Shown::value(request.path()));
-        self.link.set_task(format!("{method} {path} connection={}", self.link.id));
-        self.link.enter_handler();
+        self.connection.set_task(format!("{method} {path} connection={}", self.connection.id));
+        self.connection.enter_handler();
         let result = contained(|| {
             // The error is the program's code too, in its texts and in its end.
             block_on(route.controller().handle(request))
                 .map_err(|error| (error.status(), error.to_string()))
         });
-        self.link.leave_handler();
+        self.connection.leave_handler();
         match result {
             Some(Ok(response)) => response,
             Some(Err((status, text))) => {
@@ -214,7 +214,7 @@ impl Exchange<'_> {
     /// One line for each request. The query stays out of it: tokens travel there.
     fn log(&self, request: &Request, name: &str, response: &mut Response, took: Duration) {
         let (method, path) = (request.method(), Shown::value(request.path()));
-        let Link { id, peer, .. } = &**self.link;
+        let Connection { id, peer, .. } = &**self.connection;
         let note = response.take_note();
         let note = note.map_or_else(String::new, |note| format!(": {}", Shown::text(note)));
         let status = response.status_code().code();
@@ -231,7 +231,7 @@ impl Exchange<'_> {
     /// Answers a request that makes no sense; where it ends is not known, so the connection ends with it.
     fn reject(&self, rejection: &Rejection) -> Next {
         let Rejection { status, reason } = rejection;
-        let (Link { id, peer, .. }, reason) = (&**self.link, Shown::text(reason));
+        let (Connection { id, peer, .. }, reason) = (&**self.connection, Shown::text(reason));
         let code = status.code();
         contained(|| log::info!("refused {code} connection={id} peer={peer}: {reason}"));
         let response = Response::new().status(*status).text(status.reason()).no_sniffing();
@@ -243,17 +243,17 @@ impl Exchange<'_> {
         match self.write([&head, body]) {
             Ok(()) => Next::End,
             Err(error) => {
-                let Link { id, peer, .. } = &**self.link;
+                let Connection { id, peer, .. } = &**self.connection;
                 contained(|| log::info!("cannot answer connection={id} peer={peer}: {error}"));
-                self.link.note_loss();
+                self.connection.note_loss();
                 Next::Nothing
             }
         }
     }
 
     fn write(&self, parts: [&[u8]; 2]) -> io::Result<()> {
-        let timeout: Duration = self.link.context.settings.websocket.write_timeout;
-        self.link.socket.write_all(parts, timeout)
+        let timeout: Duration = self.connection.context.settings.websocket.write_timeout;
+        self.connection.stream.write_all(parts, timeout)
     }
 }
 

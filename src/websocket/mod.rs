@@ -3,13 +3,13 @@
 pub(crate) mod backlog;
 pub(crate) mod batch;
 pub(crate) mod close;
-pub(crate) mod connection;
 pub(crate) mod decoder;
 pub(crate) mod frame;
 pub(crate) mod handshake;
 pub(crate) mod header;
 pub(crate) mod message;
 pub(crate) mod outbox;
+pub(crate) mod reader;
 pub(crate) mod settings;
 
 pub use self::close::{CloseCode, InvalidClose};

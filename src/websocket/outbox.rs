@@ -28,7 +28,7 @@ use smallvec::SmallVec;
 
 use crate::base::contained::contained;
 use crate::base::deadline;
-use crate::net::socket::Socket;
+use crate::net::stream::Stream;
 use crate::net::watchdog::{Flush, Watchdog};
 use crate::websocket::backlog::{self, Ending, Next, Phase, Spent, State, Waiter, WriteHalf};
 use crate::websocket::batch::{Account, Batch, Payload};
@@ -59,7 +59,7 @@ thread_local! {
 /// The outgoing half of a connection. Any thread may send; nothing blocks but a handler that floods its own client.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    socket: Arc<Socket>,
+    stream: Arc<Stream>,
     watchdog: Watchdog,
     limits: Limits,
     /// The thread that reads this connection and runs its handlers.
@@ -110,14 +110,14 @@ impl Outbox {
     /// An outbox whose first bytes are `opening`, the response that the client waits for. Nothing is written before
     /// [`start`](Self::start), so that the connection can be registered first.
     pub(crate) fn new(
-        socket: Arc<Socket>,
+        stream: Arc<Stream>,
         watchdog: Watchdog,
         settings: &Websocket,
         process_bytes: usize,
         opening: Vec<u8>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            socket,
+            stream,
             watchdog,
             limits: Limits {
                 bytes: settings.outbox_bytes,
@@ -219,10 +219,10 @@ impl Outbox {
     fn overflow(self: &Arc<Self>) {
         let close = Close::new(CloseCode::TRY_AGAIN_LATER, "slow receiver");
         let frame = Frame::close(&close);
-        if !Socket::CAN_INTERRUPT_READS {
+        if !Stream::CAN_INTERRUPT_READS {
             self.seal_with(close, Some(frame), Ending::Outbox);
         } else if self.seal_with(close, Some(frame), Ending::Reader) {
-            self.socket.interrupt_read();
+            self.stream.interrupt_read();
         }
     }
 
@@ -230,7 +230,7 @@ impl Outbox {
         if self.is_sealed() {
             return false;
         }
-        let cut = self.watchdog.cut_after(&self.socket, self.limits.close_timeout);
+        let cut = self.watchdog.cut_after(&self.stream, self.limits.close_timeout);
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             drop(state);
@@ -260,7 +260,7 @@ impl Outbox {
         self.is_sealed.store(true, Ordering::Release);
         self.changed.notify_all();
         drop(state);
-        self.socket.cut();
+        self.stream.cut();
         let queued = self.queue.1.try_iter().map(Payload::from);
         batches.iter_mut().filter_map(Batch::clear).chain(queued).collect()
     }
@@ -310,10 +310,10 @@ impl Outbox {
         let mut state = self.state.lock();
         while !state.is_over() || matches!(state.rest.waiter, Waiter::Starting | Waiter::Thread) {
             let has_waited = self.changed.wait_for(&mut state, CUT_PATIENCE).timed_out();
-            if has_waited && self.socket.was_cut() && state.write_half == WriteHalf::Blocked {
+            if has_waited && self.stream.was_cut() && state.write_half == WriteHalf::Blocked {
                 // Whoever waited for the client is gone, as the watchdog of a server that has stopped.
                 drop(state);
-                drop(self.retry(Socket::write_now));
+                drop(self.retry(Stream::write_now));
                 state = self.state.lock();
             }
         }
@@ -427,9 +427,9 @@ impl Outbox {
         let sent = if frame.len() <= SHORT {
             let mut bytes = SmallVec::<[u8; SHORT]>::from_slice(frame.header());
             bytes.extend_from_slice(frame.payload());
-            self.socket.write_now(&[IoSlice::new(&bytes)])
+            self.stream.write_now(&[IoSlice::new(&bytes)])
         } else {
-            self.socket.write_now(&[IoSlice::new(frame.header()), IoSlice::new(frame.payload())])
+            self.stream.write_now(&[IoSlice::new(frame.header()), IoSlice::new(frame.payload())])
         };
         let written = match sent {
             Ok(written) => written,
@@ -464,7 +464,7 @@ impl Outbox {
     }
 
     fn write_and_call_waiter<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, State>) {
-        let (round, spent) = self.write_round(state, Socket::write_now);
+        let (round, spent) = self.write_round(state, Stream::write_now);
         match round {
             Round::Drained | Round::Over => {}
             Round::Blocked | Round::Unfinished => self.call_waiter(self.state.lock()),
@@ -479,7 +479,7 @@ impl Outbox {
     fn write_round(
         &self,
         mut state: MutexGuard<'_, State>,
-        write: impl Fn(&Socket, &[IoSlice<'_>]) -> io::Result<usize>,
+        write: impl Fn(&Stream, &[IoSlice<'_>]) -> io::Result<usize>,
     ) -> (Round, Spent) {
         let mut pipe = state.take_write_half();
         let mut spent = mem::take(&mut state.rest.spent);
@@ -497,7 +497,7 @@ impl Outbox {
                 if next == Next::InChannel {
                     self.receive(&mut pipe, &mut spent);
                 }
-                pipe.write(|slices| write(&self.socket, slices))
+                pipe.write(|slices| write(&self.stream, slices))
             });
             if written.is_ok() {
                 state.rest.stalled_since = None;
@@ -523,7 +523,7 @@ impl Outbox {
             }
             Round::Over if state.phase == Phase::Sealed => {
                 if state.rest.ending == Ending::Outbox {
-                    MutexGuard::unlocked(&mut state, || self.socket.finish_writing());
+                    MutexGuard::unlocked(&mut state, || self.stream.finish_writing());
                 }
                 if state.phase == Phase::Sealed {
                     state.phase = Phase::Done;
@@ -595,25 +595,25 @@ impl Outbox {
 
     /// Waits and writes until the client has caught up or is given up.
     fn wait_for_client(&self) {
-        self.socket.set_stall_timeout(Some(self.limits.write_timeout));
+        self.stream.set_stall_timeout(Some(self.limits.write_timeout));
         loop {
-            let (next_try, spent) = self.retry(Socket::write_patiently);
+            let (next_try, spent) = self.retry(Stream::write_patiently);
             drop(spent);
             let Some(time) = next_try else { break };
-            match self.socket.wait_writable(time) {
+            match self.stream.wait_writable(time) {
                 Err(error) if error.kind() != Interrupted => {
                     drop(self.give_up(self.failure(&error)));
                 }
                 _ => {}
             }
         }
-        self.socket.set_stall_timeout(None);
+        self.stream.set_stall_timeout(None);
     }
 
     /// Tries what a slow client takes now. How long to wait before the next try, if there is need for one.
     fn retry(
         &self,
-        write: impl Fn(&Socket, &[IoSlice<'_>]) -> io::Result<usize>,
+        write: impl Fn(&Stream, &[IoSlice<'_>]) -> io::Result<usize>,
     ) -> (Option<Duration>, Spent) {
         let timeout = self.limits.write_timeout;
         let mut state = self.state.lock();
@@ -649,7 +649,7 @@ impl Outbox {
 
     /// There is no thread to wait for the client: the watchdog tries now and then until it has caught up.
     fn have_watchdog_wait(self: &Arc<Self>) {
-        self.socket.set_stall_timeout(Some(self.limits.write_timeout));
+        self.stream.set_stall_timeout(Some(self.limits.write_timeout));
         let mut state = self.state.lock();
         state.rest.waiter = Waiter::Watchdog;
         self.changed.notify_all();
@@ -676,9 +676,9 @@ impl Flush for Outbox {
         let is_waiting = state.rest.waiter == Waiter::Watchdog;
         let spent = if is_waiting {
             drop(state);
-            self.retry(Socket::write_now).1
+            self.retry(Stream::write_now).1
         } else if state.write_half == WriteHalf::Free {
-            match self.write_round(state, Socket::write_now) {
+            match self.write_round(state, Stream::write_now) {
                 (Round::Failed(error), mut spent) => {
                     spent.extend(self.give_up(self.failure(&error)));
                     spent
@@ -689,7 +689,7 @@ impl Flush for Outbox {
             return;
         };
         if is_waiting {
-            self.socket.set_stall_timeout(None);
+            self.stream.set_stall_timeout(None);
         }
         let mut state = self.state.lock();
         state.rest.spent.extend(spent);
@@ -729,17 +729,17 @@ mod tests {
         Frame::message(text.into())
     }
 
-    fn pair() -> (Arc<Socket>, TcpStream) {
+    fn pair() -> (Arc<Stream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         peer.set_read_timeout(Some(PATIENCE)).unwrap();
-        (Arc::new(Socket::new(listener.accept().unwrap().0, true).unwrap()), peer)
+        (Arc::new(Stream::new(listener.accept().unwrap().0, true).unwrap()), peer)
     }
 
     fn outbox(settings: &Websocket) -> (Arc<Outbox>, TcpStream) {
-        let (socket, peer) = pair();
+        let (stream, peer) = pair();
         let opening = b"opening".to_vec();
-        (Outbox::new(socket, Watchdog::default(), settings, usize::MAX, opening), peer)
+        (Outbox::new(stream, Watchdog::default(), settings, usize::MAX, opening), peer)
     }
 
     fn all_of(mut peer: TcpStream) -> Vec<u8> {
@@ -822,10 +822,10 @@ mod tests {
 
     #[test]
     fn the_watchdog_drops_nothing_of_the_programs() {
-        let (socket, _peer) = pair();
+        let (stream, _peer) = pair();
         let watchdog = Watchdog::default();
         let watching = watchdog.start(PATIENCE, || ()).unwrap();
-        let outbox = Outbox::new(socket, watchdog.clone(), &Websocket::new(), usize::MAX, vec![]);
+        let outbox = Outbox::new(stream, watchdog.clone(), &Websocket::new(), usize::MAX, vec![]);
         let (tell, told) = channel();
         let on_drop = move || tell.send(thread::current().id()).unwrap();
         outbox.send(&owned(5000, on_drop)).unwrap();
@@ -911,7 +911,7 @@ mod tests {
         for round in 0..20 {
             outbox.send(&Frame::message(Message::binary(vec![1; 16 << 20]))).unwrap();
             let deadline = Instant::now() + PATIENCE;
-            while !outbox.socket.has_stall_timeout() {
+            while !outbox.stream.has_stall_timeout() {
                 assert!(Instant::now() < deadline, "round {round}: it is not set");
                 thread::yield_now();
             }
@@ -923,7 +923,7 @@ mod tests {
                 assert!(Instant::now() < deadline, "round {round}: the writer does not end");
                 thread::yield_now();
             }
-            assert!(!outbox.socket.has_stall_timeout(), "round {round}: it stays");
+            assert!(!outbox.stream.has_stall_timeout(), "round {round}: it stays");
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::comms::registry::{Registration, Registry};
 use crate::comms::session::{ConnectionId, SessionId};
 use crate::controller::settings::Settings;
 use crate::http::parser::{self, Parser, Step};
-use crate::net::socket::Socket;
+use crate::net::stream::Stream;
 use crate::net::watchdog::Watchdog;
 use crate::websocket::decoder::{Decoder, Event};
 use crate::websocket::frame::Frame;
@@ -92,11 +92,11 @@ pub struct Registered {
 /// There is no such socket.
 pub fn register(sessions: &[SessionId]) -> io::Result<Registered> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let socket = Arc::new(Socket::new(TcpStream::connect(listener.local_addr()?)?, true)?);
+    let stream = Arc::new(Stream::new(TcpStream::connect(listener.local_addr()?)?, true)?);
     let (watchdog, settings) = (Watchdog::default(), Websocket::new());
     let registration = |session: &SessionId| {
-        let (socket, watchdog) = (Arc::clone(&socket), watchdog.clone());
-        let outbox = Outbox::new(socket, watchdog, &settings, usize::MAX, Vec::new());
+        let (stream, watchdog) = (Arc::clone(&stream), watchdog.clone());
+        let outbox = Outbox::new(stream, watchdog, &settings, usize::MAX, Vec::new());
         Registry::global().register(session.clone(), ConnectionId::next(), outbox)
     };
     Ok(Registered { _registrations: sessions.iter().map(registration).collect() })

@@ -12,7 +12,7 @@ use crate::base::deadline;
 use crate::comms::session::ConnectionId;
 use crate::controller::settings::Settings;
 use crate::net::os::Stop;
-use crate::net::socket::Socket;
+use crate::net::stream::Stream;
 use crate::net::watchdog::Watchdog;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::outbox::Outbox;
@@ -54,10 +54,10 @@ impl Context {
 
 /// One connection, from `accept` to its end.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
-    pub(crate) socket: Arc<Socket>,
+    pub(crate) stream: Arc<Stream>,
     pub(crate) context: Arc<Context>,
     /// Set when the connection becomes a WebSocket.
     outbox: OnceLock<Arc<Outbox>>,
@@ -70,12 +70,12 @@ pub(crate) struct Link {
     task: Mutex<String>,
 }
 
-impl Link {
-    pub(crate) fn new(socket: Socket, peer: SocketAddr, context: Arc<Context>) -> Self {
+impl Connection {
+    pub(crate) fn new(stream: Stream, peer: SocketAddr, context: Arc<Context>) -> Self {
         Self {
             id: ConnectionId::next(),
             peer,
-            socket: Arc::new(socket),
+            stream: Arc::new(stream),
             context,
             outbox: OnceLock::new(),
             was_lost: AtomicBool::new(false),
@@ -123,7 +123,7 @@ impl Link {
             Some(outbox) => {
                 outbox.seal(Close::new(CloseCode::GOING_AWAY, "the server shuts down"));
             }
-            None => self.socket.help_to_stop(),
+            None => self.stream.help_to_stop(),
         }
     }
 
@@ -131,7 +131,7 @@ impl Link {
     /// input would send a reset, which can eat the answer. A stop shortens it, and waits only for what is on its way.
     pub(crate) fn linger(&self, timeout: Duration) {
         self.is_answered.store(true, Ordering::SeqCst);
-        self.socket.finish_writing();
+        self.stream.finish_writing();
         let mut deadline = deadline::after(timeout);
         let mut is_stopping = false;
         let mut discarded = Vec::with_capacity(4096);
@@ -146,9 +146,9 @@ impl Link {
             }
             discarded.clear();
             let read = if is_stopping {
-                self.socket.read(&mut discarded, remaining.min(STOP_QUIET))
+                self.stream.read(&mut discarded, remaining.min(STOP_QUIET))
             } else {
-                self.socket.read_unless(&self.context.stop, &mut discarded, remaining)
+                self.stream.read_unless(&self.context.stop, &mut discarded, remaining)
             };
             match read {
                 Ok(1..) => {}
@@ -164,7 +164,7 @@ impl Link {
         if !self.is_answered.load(Ordering::SeqCst) {
             self.note_loss();
         }
-        self.socket.cut();
+        self.stream.cut();
     }
 
     /// Remembers that the connection did not end in good order.

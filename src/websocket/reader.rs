@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::net::socket::Socket;
+use crate::net::stream::Stream;
 use crate::websocket::close::{Close, CloseCode, Side};
 use crate::websocket::decoder::{Decoder, Event};
 use crate::websocket::frame::Frame;
@@ -17,8 +17,8 @@ use crate::websocket::settings::Websocket;
 
 /// What the reader thread owns. Everything it has to say goes through the outbox.
 #[derive(Debug)]
-pub(crate) struct Connection {
-    socket: Arc<Socket>,
+pub(crate) struct Reader {
+    stream: Arc<Stream>,
     outbox: Arc<Outbox>,
     decoder: Decoder,
     ping_interval: Option<Duration>,
@@ -51,16 +51,16 @@ const FAILURE_PATIENCE: Duration = Duration::from_secs(1);
 /// Where reads do not wait any more: how often to look for the client's close.
 const INTERRUPTED_PAUSE: Duration = Duration::from_millis(20);
 
-impl Connection {
+impl Reader {
     /// `rest` are the bytes that came behind the request.
     pub(crate) fn new(
-        socket: Arc<Socket>,
+        stream: Arc<Stream>,
         outbox: Arc<Outbox>,
         settings: &Websocket,
         rest: Vec<u8>,
     ) -> Self {
         Self {
-            socket,
+            stream,
             outbox,
             decoder: Decoder::new(settings.limits(), rest),
             ping_interval: settings.ping_interval,
@@ -119,14 +119,14 @@ impl Connection {
             self.outbox.flush();
         }
         let timeout = self.read_timeout();
-        match self.decoder.fill(|buffer| self.socket.read(buffer, timeout)) {
-            Ok(0) if self.socket.read_is_interrupted() && !self.socket.was_cut() => {
+        match self.decoder.fill(|buffer| self.stream.read(buffer, timeout)) {
+            Ok(0) if self.stream.read_is_interrupted() && !self.stream.was_cut() => {
                 if self.closed_by.is_some() {
                     self.outbox.wait_for_change(INTERRUPTED_PAUSE);
                 }
             }
             Ok(0) => {
-                if self.socket.is_broken() {
+                if self.stream.is_broken() {
                     // The system gave the connection up and told a thread that writes, which has not noted it yet.
                     self.outbox.wait_until_sealed(FAILURE_PATIENCE);
                 }
@@ -193,9 +193,9 @@ impl Connection {
         while self.end.is_none() {
             self.advance();
         }
-        let done = if self.socket.read_is_interrupted() {
+        let done = if self.stream.read_is_interrupted() {
             let done = self.outbox.wait_until_done();
-            self.socket.finish_writing();
+            self.stream.finish_writing();
             done
         } else {
             self.read_to_the_end();
@@ -203,8 +203,8 @@ impl Connection {
         };
         // Both close frames are the end that matters; a client may keep TCP open for longer.
         let is_clean =
-            !done.has_failed && (matches!(self.end, Some(End::Close(_))) || !self.socket.was_cut());
-        self.socket.cut();
+            !done.has_failed && (matches!(self.end, Some(End::Close(_))) || !self.stream.was_cut());
+        self.stream.cut();
         Outcome {
             by: self.closed_by.unwrap_or(Side::Server),
             is_clean,
@@ -223,7 +223,7 @@ impl Connection {
         let mut discarded = Vec::with_capacity(4096);
         loop {
             discarded.clear();
-            match self.socket.read(&mut discarded, self.read_timeout()) {
+            match self.stream.read(&mut discarded, self.read_timeout()) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}

@@ -12,7 +12,7 @@ use crate::net::os::{self, Stop};
 
 /// A connected socket: one thread reads, and whoever holds the write half writes.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub(crate) struct Stream {
     stream: TcpStream,
     /// The read timeout that is set, in microseconds, so that it costs a system call only when it changes.
     read_timeout: AtomicU64,
@@ -20,7 +20,7 @@ pub(crate) struct Socket {
     read_is_interrupted: AtomicBool,
 }
 
-impl Socket {
+impl Stream {
     /// Whether a read that waits can be ended without harm to what the peer still sends.
     pub(crate) const CAN_INTERRUPT_READS: bool = os::CAN_INTERRUPT_READS;
 
@@ -223,36 +223,36 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
-    fn pair() -> (Socket, TcpStream) {
+    fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (Socket::new(listener.accept().unwrap().0, true).unwrap(), peer)
+        (Stream::new(listener.accept().unwrap().0, true).unwrap(), peer)
     }
 
     #[test]
     fn a_read_gives_up_after_its_timeout() {
-        let (socket, _peer) = pair();
-        let error = socket.read(&mut Vec::with_capacity(9), Duration::from_millis(5)).unwrap_err();
+        let (stream, _peer) = pair();
+        let error = stream.read(&mut Vec::with_capacity(9), Duration::from_millis(5)).unwrap_err();
         assert_eq!(error.kind(), TimedOut);
     }
 
     #[test]
     fn a_full_peer_blocks_no_write_now_and_times_out_a_write_within() {
-        let (socket, mut peer) = pair();
+        let (stream, mut peer) = pair();
         let chunk = vec![7; 1 << 20];
         let mut written = 0;
         let error = loop {
-            match socket.write_now(&[IoSlice::new(&chunk)]) {
+            match stream.write_now(&[IoSlice::new(&chunk)]) {
                 Ok(count) => written += count,
                 Err(error) => break error,
             }
         };
         assert_eq!(error.kind(), WouldBlock);
         let timeout = Duration::from_millis(5);
-        let error = socket.write_within(&[IoSlice::new(&chunk)], timeout).unwrap_err();
+        let error = stream.write_within(&[IoSlice::new(&chunk)], timeout).unwrap_err();
         assert_eq!(error.kind(), TimedOut);
 
-        socket.finish_writing();
+        stream.finish_writing();
         let mut received = Vec::new();
         peer.read_to_end(&mut received).unwrap();
         assert_eq!(received.len(), written, "what was taken arrives");
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn two_parts_arrive_one_behind_the_other_wherever_a_write_ends() {
-        let (socket, mut peer) = pair();
+        let (stream, mut peer) = pair();
         let bytes: Vec<u8> = (0..20_000_000_u32).map(|at| (at / 251) as u8).collect();
         let reading = std::thread::spawn(move || {
             let mut received = Vec::new();
@@ -269,11 +269,11 @@ mod tests {
         let (mut at, mut sent) = (0, Vec::new());
         for lengths in [[0, 0], [1, 0], [0, 1], [7_000_000, 11_000_000], [99, 100], [1, 900_000]] {
             let (first, second) = bytes[at..][..lengths[0] + lengths[1]].split_at(lengths[0]);
-            socket.write_all([first, second], Duration::MAX).unwrap();
+            stream.write_all([first, second], Duration::MAX).unwrap();
             sent.extend([first, second].concat());
             at += 1_000;
         }
-        socket.finish_writing();
+        stream.finish_writing();
         assert!(reading.join().unwrap().unwrap() == sent, "what arrives is not what was sent");
     }
 
@@ -281,15 +281,15 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn the_kernel_watches_the_peer_from_the_first_write_that_does_not_fit_to_the_last() {
         use rustix::net::sockopt::tcp_user_timeout;
-        let (socket, mut peer) = pair();
-        let millis = || tcp_user_timeout(&socket.stream).unwrap();
-        socket.write_all([b"short", b""], Duration::from_secs(8)).unwrap();
+        let (stream, mut peer) = pair();
+        let millis = || tcp_user_timeout(&stream.stream).unwrap();
+        stream.write_all([b"short", b""], Duration::from_secs(8)).unwrap();
         assert_eq!(millis(), 0, "nobody has waited");
         std::thread::scope(|scope| {
             let long = vec![7; 64 << 20];
             let writing = scope.spawn({
-                let socket = &socket;
-                move || socket.write_all([b"", &long], Duration::from_secs(8))
+                let stream = &stream;
+                move || stream.write_all([b"", &long], Duration::from_secs(8))
             });
             let deadline = deadline::after(Duration::from_secs(8));
             while millis() != 10_000 && !deadline::until(deadline).is_zero() {
@@ -305,20 +305,20 @@ mod tests {
     #[test]
     #[cfg(unix)]
     fn a_stop_ends_the_wait_and_neither_what_has_arrived_nor_what_comes_later() {
-        let (socket, mut peer) = pair();
+        let (stream, mut peer) = pair();
         let stop = Stop::new().unwrap();
         let long = Duration::from_secs(60);
         let mut buffer = Vec::with_capacity(99);
-        let error = socket.read_unless(&stop, &mut buffer, Duration::from_millis(5)).unwrap_err();
+        let error = stream.read_unless(&stop, &mut buffer, Duration::from_millis(5)).unwrap_err();
         assert_eq!(error.kind(), TimedOut);
         std::thread::scope(|scope| {
             let waiting =
-                scope.spawn(|| socket.read_unless(&stop, &mut Vec::with_capacity(9), long));
+                scope.spawn(|| stream.read_unless(&stop, &mut Vec::with_capacity(9), long));
             stop.tell();
             assert_eq!(waiting.join().unwrap().unwrap_err().kind(), WouldBlock);
         });
         peer.write_all(b"late").unwrap();
-        while socket.read_unless(&stop, &mut buffer, long).is_err() {}
+        while stream.read_unless(&stop, &mut buffer, long).is_err() {}
         assert_eq!(buffer, b"late");
     }
 }
