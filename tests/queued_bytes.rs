@@ -40,6 +40,10 @@ fn what_a_client_left_unread_counts_no_longer_than_its_connection() {
     // Its request is kept by the program, and with it whatever that holds.
     assert_eq!(kept.lock().len(), 1);
     let _client = open(next);
-    let taken = fill(next, limit);
-    assert!(taken * (64 << 10) > limit / 2, "only {taken} messages of 64 KiB had room");
+    // A connection is over for the program a moment before what it held is given back.
+    let mut taken = 0;
+    wait_until("half of the limit has room again", || {
+        taken += fill(next, limit);
+        taken * (64 << 10) > limit / 2
+    });
 }
