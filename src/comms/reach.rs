@@ -9,7 +9,7 @@ use crate::comms::topics::SubscribeError;
 use crate::websocket::close::{Close, CloseCode, InvalidClose};
 use crate::websocket::frame::Frame;
 use crate::websocket::message::Message;
-use crate::websocket::outbox::{Outbox, Refused};
+use crate::websocket::outbox::{NotTaken, Outbox};
 
 /// Who is meant: one session, one connection, a topic's subscribers, or everybody. Made anywhere in the program, from
 /// any thread.
@@ -94,8 +94,8 @@ impl Comms {
             let mut error = SendError::Closing;
             let mut send = |outbox: &Arc<Outbox>| match outbox.send(&frame) {
                 Ok(()) => taken += 1,
-                Err(Refused::Full) => error = SendError::Full,
-                Err(Refused::Closing) => {}
+                Err(NotTaken::Full) => error = SendError::Full,
+                Err(NotTaken::Closing) => {}
             };
             // A handler may have to wait for its own client; the others do not wait with it.
             let mut own = None;

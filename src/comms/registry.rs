@@ -34,12 +34,12 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Entries {
     connections: BTreeMap<ConnectionId, (SessionId, Arc<Outbox>)>,
-    sessions: HashMap<SessionId, Session>,
+    sessions: HashMap<SessionId, SessionConnections>,
     topics: Topics,
 }
 
 #[derive(Debug, Default)]
-struct Session {
+struct SessionConnections {
     connections: SmallVec<[(ConnectionId, Arc<Outbox>); 1]>,
     /// The length of `connections`, for a look without the lock.
     count: Arc<AtomicUsize>,
@@ -80,7 +80,7 @@ impl Own {
     }
 }
 
-impl Session {
+impl SessionConnections {
     fn update_count(&self) -> usize {
         self.count.store(self.connections.len(), Ordering::Release);
         self.connections.len()

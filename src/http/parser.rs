@@ -14,9 +14,9 @@ const READ: usize = 2048;
 /// The longest line before a chunk, with its extensions, which are ignored.
 const MAX_CHUNK_LINE: usize = 1024;
 
-/// Limits of what is read, all from the server's settings.
+/// The limits of what is read of a request, all from the server's settings.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct RequestLimits {
     pub(crate) max_head_size: usize,
     pub(crate) max_headers: usize,
     pub(crate) max_body_size: usize,
@@ -62,7 +62,7 @@ pub(crate) enum Phase {
 /// Turns bytes into requests. What comes behind a request stays for the next.
 #[derive(Debug)]
 pub(crate) struct Parser {
-    limits: Limits,
+    limits: RequestLimits,
     buffer: Vec<u8>,
     /// Up to here the buffer was looked at for the end of a line.
     scanned: usize,
@@ -89,7 +89,7 @@ enum Framing {
 }
 
 impl Parser {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: RequestLimits) -> Self {
         Self { limits, buffer: Vec::new(), scanned: 0, body: None, is_head: false }
     }
 
@@ -260,7 +260,7 @@ fn check_first_byte(buffer: &[u8]) -> Result<(), Rejection> {
 ///
 /// Of several faults, that of the first line is told, as if each line had come alone: so that the answer does not
 /// depend on where the reads end.
-fn parse_head(lines: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, Rejection> {
+fn parse_head(lines: &[u8], limits: RequestLimits) -> Result<Option<(Parsed, usize)>, Rejection> {
     parse_lines(lines, limits).or_else(|_| {
         let faulty = up_to_first_fault(lines, |lines| parse_lines(lines, limits).is_err());
         parse_lines(faulty, limits)
@@ -284,7 +284,7 @@ fn up_to_first_fault(lines: &[u8], mut is_faulty: impl FnMut(&[u8]) -> bool) -> 
     }
 }
 
-fn parse_lines(bytes: &[u8], limits: Limits) -> Result<Option<(Parsed, usize)>, Rejection> {
+fn parse_lines(bytes: &[u8], limits: RequestLimits) -> Result<Option<(Parsed, usize)>, Rejection> {
     let mut fields = room_for_fields(bytes, limits.max_headers);
     let mut head = httparse::Request::new(&mut fields);
     let length = match head.parse(bytes) {
@@ -512,7 +512,7 @@ fn check_chunk_extension(line: &[u8]) -> Result<(), Rejection> {
 }
 
 /// The length of the trailers, whose content is ignored.
-fn skip_trailers(buffer: &[u8], limits: Limits) -> Result<Option<usize>, Rejection> {
+fn skip_trailers(buffer: &[u8], limits: RequestLimits) -> Result<Option<usize>, Rejection> {
     let bytes = &buffer[..buffer.len().min(limits.max_head_size)];
     let mut fields = room_for_fields(bytes, limits.max_headers);
     match httparse::parse_headers(bytes, &mut fields) {
@@ -532,7 +532,8 @@ fn skip_trailers(buffer: &[u8], limits: Limits) -> Result<Option<usize>, Rejecti
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { max_head_size: 500, max_headers: 10, max_body_size: 50 };
+    const LIMITS: RequestLimits =
+        RequestLimits { max_head_size: 500, max_headers: 10, max_body_size: 50 };
 
     /// Feeds `wire` in reads of at most `size` bytes; requests, the number of 100s, and the rejection that ended them.
     fn parse(wire: &[u8], size: usize) -> (Vec<Parsed>, usize, Option<Rejection>) {
@@ -748,7 +749,7 @@ mod tests {
             "\n",
             "\r\r\n",
         ];
-        let limits = Limits { max_headers: 2, ..LIMITS };
+        let limits = RequestLimits { max_headers: 2, ..LIMITS };
         let all = |length| 0..lines.len().pow(length);
         for (length, number) in (1..=5).flat_map(|length| all(length).map(move |n| (length, n))) {
             let wire: String =
@@ -778,7 +779,7 @@ mod tests {
 
     #[test]
     fn the_longest_chunk_size_does_not_overflow() {
-        let mut parser = Parser::new(Limits { max_body_size: usize::MAX, ..LIMITS });
+        let mut parser = Parser::new(RequestLimits { max_body_size: usize::MAX, ..LIMITS });
         let wire =
             b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n";
         parser
@@ -817,7 +818,8 @@ mod tests {
     #[test]
     fn memory_for_headers_follows_those_that_came_not_the_most_that_may() {
         for max_headers in [1 << 40, usize::MAX] {
-            let mut parser = Parser::new(Limits { max_headers, max_head_size: 1 << 20, ..LIMITS });
+            let mut parser =
+                Parser::new(RequestLimits { max_headers, max_head_size: 1 << 20, ..LIMITS });
             let lines: String = (0..5000).map(|number| format!("X-{number}: y\r\n")).collect();
             let wire = format!(
                 "POST / HTTP/1.1\r\nHost: x\r\n{lines}Transfer-Encoding: chunked\r\n\r\n0\r\n{lines}\r\n"
@@ -841,7 +843,7 @@ mod tests {
     #[test]
     fn as_many_headers_as_may_be_are_taken_and_one_more_is_not() {
         for count in [0, 1, 2, 31, 32, 33, 34, 99, 100] {
-            let limits = Limits { max_headers: count, max_head_size: 10_000, ..LIMITS };
+            let limits = RequestLimits { max_headers: count, max_head_size: 10_000, ..LIMITS };
             let outcome = |lines: usize| {
                 let wire = format!("GET / HTTP/1.0\r\n{}\r\n", "X: y\r\n".repeat(lines));
                 parse_head(wire.as_bytes(), limits).map(|parsed| parsed.is_some())

@@ -40,12 +40,13 @@ pub(crate) struct Watchdog {
 
 #[derive(Debug, Default)]
 struct Shared {
-    state: Mutex<State>,
+    schedule: Mutex<Schedule>,
     changed: Condvar,
 }
 
+/// What is to be done, and when.
 #[derive(Debug, Default)]
-struct State {
+struct Schedule {
     cuts: BTreeMap<CutKey, Weak<Stream>>,
     /// How many cuts were ordered so far: tells apart those of the same moment.
     ordered: u64,
@@ -68,7 +69,7 @@ pub(crate) struct Cut {
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        let called_off = self.shared.state.lock().cuts.remove(&self.key);
+        let called_off = self.shared.schedule.lock().cuts.remove(&self.key);
         // Of a socket that may be the last reference to its memory.
         drop(called_off);
     }
@@ -91,11 +92,11 @@ impl Watchdog {
     /// Cuts `socket` after `delay`, unless the returned order is dropped before.
     pub(crate) fn cut_after(&self, stream: &Arc<Stream>, delay: Duration) -> Cut {
         let at = deadline::after(delay);
-        let mut state = self.shared.state.lock();
-        let key = (at, state.ordered);
-        state.ordered += 1;
-        state.cuts.insert(key, Arc::downgrade(stream));
-        if state.wakes_at.is_some_and(|wakes_at| at < wakes_at) {
+        let mut schedule = self.shared.schedule.lock();
+        let key = (at, schedule.ordered);
+        schedule.ordered += 1;
+        schedule.cuts.insert(key, Arc::downgrade(stream));
+        if schedule.wakes_at.is_some_and(|wakes_at| at < wakes_at) {
             self.shared.changed.notify_one();
         }
         Cut { shared: Arc::clone(&self.shared), key }
@@ -103,10 +104,10 @@ impl Watchdog {
 
     /// Has `waiting` write in a moment.
     pub(crate) fn flush_soon(&self, waiting: Weak<dyn Flush>) {
-        let mut state = self.shared.state.lock();
-        state.waiting.push(waiting);
-        if state.next_flush.is_none() {
-            state.next_flush = Some(Instant::now() + FLUSH_DELAY);
+        let mut schedule = self.shared.schedule.lock();
+        schedule.waiting.push(waiting);
+        if schedule.next_flush.is_none() {
+            schedule.next_flush = Some(Instant::now() + FLUSH_DELAY);
             self.shared.changed.notify_one();
         }
     }
@@ -128,7 +129,7 @@ impl Watchdog {
 
     /// Ends the thread. Nothing is cut any more.
     pub(crate) fn stop(&self) {
-        self.shared.state.lock().is_stopped = true;
+        self.shared.schedule.lock().is_stopped = true;
         self.shared.changed.notify_one();
     }
 }
@@ -138,35 +139,35 @@ impl Shared {
     fn run(&self, interval: Duration, mut check: impl FnMut()) {
         let mut flushing = VecDeque::new();
         let mut next_check = deadline::after(interval);
-        let mut state = self.state.lock();
-        while !state.is_stopped {
+        let mut schedule = self.schedule.lock();
+        while !schedule.is_stopped {
             let now = Instant::now();
-            let next_cut = state.cuts.first_key_value().map(|((at, _), _)| *at);
+            let next_cut = schedule.cuts.first_key_value().map(|((at, _), _)| *at);
             if next_cut.is_some_and(|at| at <= now) {
-                let due = state.cuts.pop_first();
-                unlocked(&mut state, || {
+                let due = schedule.cuts.pop_first();
+                unlocked(&mut schedule, || {
                     if let Some(stream) = due.and_then(|(_, stream)| stream.upgrade()) {
                         stream.cut();
                     }
                 });
             } else if next_check <= now {
-                unlocked(&mut state, &mut check);
+                unlocked(&mut schedule, &mut check);
                 next_check = deadline::after(interval);
             } else if let Some(waiting) = flushing.pop_front() {
-                unlocked(&mut state, || {
+                unlocked(&mut schedule, || {
                     if let Some(waiting) = Weak::<dyn Flush>::upgrade(&waiting) {
                         waiting.flush_waiting();
                     }
                 });
-            } else if state.next_flush.is_some_and(|at| at <= now) {
-                state.next_flush = None;
-                flushing.extend(state.waiting.drain(..));
+            } else if schedule.next_flush.is_some_and(|at| at <= now) {
+                schedule.next_flush = None;
+                flushing.extend(schedule.waiting.drain(..));
             } else {
-                let moments = [next_cut, state.next_flush].into_iter().flatten();
+                let moments = [next_cut, schedule.next_flush].into_iter().flatten();
                 let next = moments.fold(next_check, Instant::min);
-                state.wakes_at = Some(next);
-                self.changed.wait_until(&mut state, next);
-                state.wakes_at = None;
+                schedule.wakes_at = Some(next);
+                self.changed.wait_until(&mut schedule, next);
+                schedule.wakes_at = None;
             }
         }
     }
@@ -174,8 +175,8 @@ impl Shared {
 
 /// Runs `action` without the lock. It may run code of the program, a destructor or a logger, whose panic must not end
 /// the thread that every connection relies on.
-fn unlocked(state: &mut MutexGuard<'_, State>, action: impl FnOnce()) {
-    MutexGuard::unlocked(state, || contained(action));
+fn unlocked(schedule: &mut MutexGuard<'_, Schedule>, action: impl FnOnce()) {
+    MutexGuard::unlocked(schedule, || contained(action));
 }
 
 #[cfg(test)]
@@ -219,9 +220,9 @@ mod tests {
         let watchdog = Watchdog::default();
         let cuts = [Duration::ZERO, Duration::ZERO, Duration::MAX]
             .map(|delay| watchdog.cut_after(&stream, delay));
-        assert_eq!(watchdog.shared.state.lock().cuts.len(), 3);
+        assert_eq!(watchdog.shared.schedule.lock().cuts.len(), 3);
         drop(cuts);
-        assert_eq!(watchdog.shared.state.lock().cuts.len(), 0);
+        assert_eq!(watchdog.shared.schedule.lock().cuts.len(), 0);
         assert_eq!(Arc::weak_count(&stream), 0, "the stream's memory is held");
     }
 

@@ -11,7 +11,7 @@ use crate::controller::connection::{Connection, Context};
 use crate::controller::executor::block_on;
 use crate::controller::request::Request;
 use crate::http::method::Method;
-use crate::http::parser::{Limits, Parsed, Parser, Phase, Rejection, Step};
+use crate::http::parser::{Parsed, Parser, Phase, Rejection, RequestLimits, Step};
 use crate::http::peer::is_our_host;
 use crate::http::response::Response;
 use crate::http::status::Status;
@@ -23,7 +23,7 @@ const MAX_LINGER: Duration = Duration::from_secs(5);
 /// Serves `connection` to its end, on the calling thread.
 pub(crate) fn serve(connection: &Arc<Connection>, router: &Router) {
     let settings = &connection.context.settings;
-    let limits = Limits {
+    let limits = RequestLimits {
         max_head_size: settings.max_head_size,
         max_headers: settings.max_headers,
         max_body_size: settings.max_body_size,

@@ -16,16 +16,16 @@ const FIRST_INPUT: usize = 512;
 /// A long payload's buffer grows by this much, or doubles where that is more: memory follows the bytes that came.
 const GROWTH: usize = 64 * 1024;
 
-/// Limits of what is read, all from the endpoint's settings.
+/// The limits of what is read of a message, all from the endpoint's settings.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct MessageLimits {
     pub(crate) max_message_size: usize,
     pub(crate) max_frame_size: usize,
     pub(crate) max_fragments: usize,
     pub(crate) read_buffer_size: usize,
 }
 
-impl Limits {
+impl MessageLimits {
     fn first_read(&self) -> usize {
         FIRST_INPUT.min(self.largest_read())
     }
@@ -51,28 +51,30 @@ pub(crate) type Violation = Close;
 /// Turns bytes into [`Event`]s.
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    limits: Limits,
+    limits: MessageLimits,
     /// What was read and not yet consumed starts at `consumed`.
     input: Vec<u8>,
     consumed: usize,
     /// How much the next read of input takes: doubled when a read took as much, up to the setting.
     read_size: usize,
     /// The data frame whose payload is arriving.
-    frame: Option<Payload>,
+    frame: Option<PartialFrame>,
     /// The message whose frames are arriving.
-    message: Option<Partial>,
+    message: Option<PartialMessage>,
 }
 
-/// What is still to come of a data frame.
+/// A data frame whose payload has not arrived whole.
 #[derive(Debug)]
-struct Payload {
+struct PartialFrame {
+    /// Bytes of payload that are still to come.
     remaining: usize,
     mask: [u8; 4],
     is_final: bool,
 }
 
+/// A message whose last frame has not arrived whole.
 #[derive(Debug)]
-struct Partial {
+struct PartialMessage {
     is_text: bool,
     data: Vec<u8>,
     /// Up to here `data` is known to be UTF-8.
@@ -82,7 +84,7 @@ struct Partial {
 
 impl Decoder {
     /// Starts with `input`, the bytes that came in the same segment as the request.
-    pub(crate) fn new(limits: Limits, input: Vec<u8>) -> Self {
+    pub(crate) fn new(limits: MessageLimits, input: Vec<u8>) -> Self {
         Self {
             limits,
             input,
@@ -204,7 +206,7 @@ impl Decoder {
 
     /// A length over the limits is refused before any of its bytes is kept.
     fn check_sizes(&self, length: usize) -> Result<(), Violation> {
-        let Limits { max_frame_size, max_message_size, .. } = self.limits;
+        let MessageLimits { max_frame_size, max_message_size, .. } = self.limits;
         if length > max_frame_size {
             return Err(Close::new(
                 CloseCode::MESSAGE_TOO_BIG,
@@ -233,7 +235,7 @@ impl Decoder {
     }
 
     fn begin_frame(&mut self, header: &Header) -> Result<(), Violation> {
-        let message = self.message.get_or_insert_with(|| Partial {
+        let message = self.message.get_or_insert_with(|| PartialMessage {
             is_text: header.opcode == Opcode::Text,
             data: Vec::new(),
             valid: 0,
@@ -247,7 +249,7 @@ impl Decoder {
             ));
         }
         let Header { length, mask, is_final, .. } = *header;
-        self.frame = Some(Payload { remaining: length, mask, is_final });
+        self.frame = Some(PartialFrame { remaining: length, mask, is_final });
         if length >= self.limits.largest_read() {
             // What is read of a long payload before its header is known has to be copied.
             self.read_size = self.limits.first_read();
@@ -280,7 +282,7 @@ impl Decoder {
         if !is_final {
             return Ok(Progress::Fragment);
         }
-        let Partial { is_text, mut data, .. } =
+        let PartialMessage { is_text, mut data, .. } =
             self.message.take().expect("a frame belongs to a message");
         // A message may be kept for long; a little room that is left is not worth a copy.
         if data.capacity() - data.len() > data.len() / 8 {
@@ -290,7 +292,7 @@ impl Decoder {
     }
 }
 
-impl Payload {
+impl PartialFrame {
     /// Makes room for what comes next, and for the header of the frame behind: that saves a read.
     fn reserve(&self, data: &mut Vec<u8>, read_size: usize) {
         data.reserve_exact(self.remaining.min(GROWTH.max(data.len())) + read_size);
@@ -309,7 +311,7 @@ enum Progress {
     Message(Message),
 }
 
-impl Partial {
+impl PartialMessage {
     fn check_text(&mut self) -> Result<(), Violation> {
         if !self.is_text {
             return Ok(());
@@ -381,7 +383,7 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: MessageLimits = MessageLimits {
         max_message_size: 100_000,
         max_frame_size: 100_000,
         max_fragments: 4,
@@ -512,7 +514,7 @@ mod tests {
 
     #[test]
     fn an_announced_length_reserves_little() {
-        let limits = Limits { max_message_size: 1 << 40, max_frame_size: 1 << 40, ..LIMITS };
+        let limits = MessageLimits { max_message_size: 1 << 40, max_frame_size: 1 << 40, ..LIMITS };
         let mut decoder = Decoder::new(limits, b"\x82\xff\0\0\0\xff\0\0\0\0\0\0\0\0".to_vec());
         assert_eq!(decoder.next(), Ok(None));
         decoder

@@ -14,12 +14,12 @@ use crate::websocket::settings::{Origins, Websocket};
 
 /// Why a request does not open a WebSocket.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Rejection {
+pub(crate) struct Refusal {
     status: Status,
     reason: String,
 }
 
-impl Rejection {
+impl Refusal {
     fn new(status: Status, reason: impl Into<String>) -> Self {
         Self { status, reason: reason.into() }
     }
@@ -55,7 +55,7 @@ pub(crate) fn accept(
     is_secure: bool,
     subprotocol: Option<&str>,
     settings: &Websocket,
-) -> Result<Response, Rejection> {
+) -> Result<Response, Refusal> {
     check_upgrade(request)?;
     check_version(request)?;
     let key = key(request)?;
@@ -71,54 +71,52 @@ pub(crate) fn accept(
     })
 }
 
-fn check_upgrade(request: &Parsed) -> Result<(), Rejection> {
+fn check_upgrade(request: &Parsed) -> Result<(), Refusal> {
     if request.method != Method::Get {
         let reason = "a WebSocket is opened with GET";
-        return Err(Rejection::new(Status::METHOD_NOT_ALLOWED, reason));
+        return Err(Refusal::new(Status::METHOD_NOT_ALLOWED, reason));
     }
     if !request.headers.has_token("Upgrade", "websocket") {
         let reason = "this is a WebSocket endpoint; connect with a WebSocket client";
-        return Err(Rejection::upgrade(reason));
+        return Err(Refusal::upgrade(reason));
     }
     if !request.is_http_11 {
-        return Err(Rejection::bad("a WebSocket is opened with HTTP/1.1"));
+        return Err(Refusal::bad("a WebSocket is opened with HTTP/1.1"));
     }
     if !request.headers.has_token("Connection", "Upgrade") {
-        return Err(Rejection::bad("the Connection header does not say Upgrade"));
+        return Err(Refusal::bad("the Connection header does not say Upgrade"));
     }
     if !request.body.is_empty() {
-        return Err(Rejection::bad("the request that opens a WebSocket has no body"));
+        return Err(Refusal::bad("the request that opens a WebSocket has no body"));
     }
     Ok(())
 }
 
-fn check_version(request: &Parsed) -> Result<(), Rejection> {
+fn check_version(request: &Parsed) -> Result<(), Refusal> {
     match request.headers.single("Sec-WebSocket-Version") {
         Ok(Some("13")) => Ok(()),
-        Ok(_) => Err(Rejection::upgrade("only version 13 is spoken here")),
-        Err(count) => {
-            Err(Rejection::bad(format!("there are {count} Sec-WebSocket-Version headers")))
-        }
+        Ok(_) => Err(Refusal::upgrade("only version 13 is spoken here")),
+        Err(count) => Err(Refusal::bad(format!("there are {count} Sec-WebSocket-Version headers"))),
     }
 }
 
 /// The key: 16 bytes of base64 (RFC 6455 §4.1).
-fn key(request: &Parsed) -> Result<&str, Rejection> {
+fn key(request: &Parsed) -> Result<&str, Refusal> {
     match request.headers.single("Sec-WebSocket-Key") {
         Ok(Some(key)) if BASE64.decode(key.as_bytes()).is_ok_and(|key| key.len() == 16) => Ok(key),
         Ok(Some(key)) => {
             let key = Shown::value(key);
-            Err(Rejection::bad(format!("the Sec-WebSocket-Key {key:?} is not 16 bytes of base64")))
+            Err(Refusal::bad(format!("the Sec-WebSocket-Key {key:?} is not 16 bytes of base64")))
         }
-        Ok(None) => Err(Rejection::bad("there is no Sec-WebSocket-Key")),
-        Err(count) => Err(Rejection::bad(format!("there are {count} Sec-WebSocket-Key headers"))),
+        Ok(None) => Err(Refusal::bad("there is no Sec-WebSocket-Key")),
+        Err(count) => Err(Refusal::bad(format!("there are {count} Sec-WebSocket-Key headers"))),
     }
 }
 
-fn check_subprotocols(request: &Parsed) -> Result<(), Rejection> {
+fn check_subprotocols(request: &Parsed) -> Result<(), Refusal> {
     match request.headers.list("Sec-WebSocket-Protocol").position(|name| !is_token(name)) {
         // Without the name: pages send credentials in its place, and the reason is logged.
-        Some(at) => Err(Rejection::bad(format!(
+        Some(at) => Err(Refusal::bad(format!(
             "the subprotocol at place {} is none: it is no token of RFC 9110 §5.6.2",
             at + 1
         ))),
@@ -128,7 +126,7 @@ fn check_subprotocols(request: &Parsed) -> Result<(), Rejection> {
 
 /// Browsers send the cookies of this host along with connections that any other site's page opens, so the page has to
 /// be one of ours. A client without an `Origin` is no browser and could claim what it likes (RFC 6455 §10.2).
-fn check_origin(request: &Parsed, is_secure: bool, origins: &Origins) -> Result<(), Rejection> {
+fn check_origin(request: &Parsed, is_secure: bool, origins: &Origins) -> Result<(), Refusal> {
     let Origins::SameHost(listed) = origins else {
         return Ok(());
     };
@@ -136,7 +134,7 @@ fn check_origin(request: &Parsed, is_secure: bool, origins: &Origins) -> Result<
         Ok(None) => return Ok(()),
         Ok(Some(origin)) => origin,
         Err(count) => {
-            return Err(Rejection::bad(format!("there are {count} Origin headers")));
+            return Err(Refusal::bad(format!("there are {count} Origin headers")));
         }
     };
     let host = request.headers.get("Host").unwrap_or_default();
@@ -147,7 +145,7 @@ fn check_origin(request: &Parsed, is_secure: bool, origins: &Origins) -> Result<
     }
     let origin = Shown::value(origin);
     let reason = format!("pages from {origin} may not connect here; see `allow_origin`");
-    Err(Rejection::new(Status::FORBIDDEN, reason))
+    Err(Refusal::new(Status::FORBIDDEN, reason))
 }
 
 #[cfg(test)]
@@ -188,7 +186,7 @@ mod tests {
     fn status(request: &Parsed) -> u16 {
         match accept(request, false, None, &Websocket::new()) {
             Ok(response) => response.status_code().code(),
-            Err(rejection) => rejection.status.code(),
+            Err(refusal) => refusal.status.code(),
         }
     }
 

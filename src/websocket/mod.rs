@@ -1,6 +1,5 @@
 //! WebSockets (RFC 6455): messages, and why a connection is closed.
 
-pub(crate) mod backlog;
 pub(crate) mod batch;
 pub(crate) mod close;
 pub(crate) mod decoder;
@@ -9,6 +8,7 @@ pub(crate) mod handshake;
 pub(crate) mod header;
 pub(crate) mod message;
 pub(crate) mod outbox;
+pub(crate) mod outbox_state;
 pub(crate) mod reader;
 pub(crate) mod settings;
 

@@ -30,10 +30,12 @@ use crate::base::contained::contained;
 use crate::base::deadline;
 use crate::net::stream::Stream;
 use crate::net::watchdog::{Flush, Watchdog};
-use crate::websocket::backlog::{self, Ending, Next, Phase, Spent, State, Waiter, WriteHalf};
 use crate::websocket::batch::{Account, Batch, Payload};
 use crate::websocket::close::{Close, CloseCode, Side};
 use crate::websocket::frame::Frame;
+use crate::websocket::outbox_state::{
+    self, Ending, OutboxState, Phase, Source, Spent, Waiter, WriteHalf,
+};
 use crate::websocket::settings::{Overflow, Websocket};
 
 /// Pongs that may wait; the reader stops reading before it answers more pings.
@@ -61,12 +63,12 @@ thread_local! {
 pub(crate) struct Outbox {
     stream: Arc<Stream>,
     watchdog: Watchdog,
-    limits: Limits,
+    limits: OutboxLimits,
     /// The thread that reads this connection and runs its handlers.
     reader: ThreadId,
-    /// Mirrors `State::phase` for a look without the lock.
+    /// Mirrors `OutboxState::phase` for a look without the lock.
     is_sealed: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<OutboxState>,
     /// The messages that wait. Unbounded, because a bounded channel reserves its places: the account is the bound.
     queue: (Sender<Frame>, Receiver<Frame>),
     /// Signalled when room was made, the write half laid down, or the state became final.
@@ -74,7 +76,7 @@ pub(crate) struct Outbox {
 }
 
 #[derive(Debug)]
-struct Limits {
+struct OutboxLimits {
     bytes: usize,
     /// Over all outboxes of the process.
     process_bytes: usize,
@@ -101,7 +103,7 @@ enum Round {
 
 /// Why a message was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum NotTaken {
     Full,
     Closing,
 }
@@ -119,7 +121,7 @@ impl Outbox {
         Arc::new(Self {
             stream,
             watchdog,
-            limits: Limits {
+            limits: OutboxLimits {
                 bytes: settings.outbox_bytes,
                 process_bytes,
                 messages: settings.outbox_messages,
@@ -130,7 +132,7 @@ impl Outbox {
             },
             reader: THIS_THREAD.with(|id| *id),
             is_sealed: AtomicBool::new(false),
-            state: Mutex::new(State::new(opening)),
+            state: Mutex::new(OutboxState::new(opening)),
             queue: unbounded(),
             changed: Condvar::new(),
         })
@@ -147,20 +149,20 @@ impl Outbox {
 
     /// Takes a message for the client. The caller does not wait for the client, unless it is the connection's own
     /// handler: then it waits for room, up to the write timeout, which holds back a client that floods.
-    pub(crate) fn send(self: &Arc<Self>, frame: &Frame) -> Result<(), Refused> {
+    pub(crate) fn send(self: &Arc<Self>, frame: &Frame) -> Result<(), NotTaken> {
         let mut state = self.state.lock();
         if !self.has_room(&state, frame) {
             state = self.make_room(state, frame);
         }
         if state.phase != Phase::Open {
-            return Err(Refused::Closing);
+            return Err(NotTaken::Closing);
         }
         if !self.has_room(&state, frame) {
             drop(state);
             if self.limits.overflow == Overflow::Close {
                 self.overflow();
             }
-            return Err(Refused::Full);
+            return Err(NotTaken::Full);
         }
         state.accept(frame);
         match state.write_half {
@@ -181,7 +183,7 @@ impl Outbox {
     /// Sends a ping or pong, ahead of the messages that wait. Only the reader does.
     pub(crate) fn send_control(self: &Arc<Self>, frame: &Frame) {
         let mut state = self.state.lock();
-        let has_room = |state: &State| state.control_frames < MAX_CONTROL_FRAMES;
+        let has_room = |state: &OutboxState| state.control_frames < MAX_CONTROL_FRAMES;
         self.wait_for(&mut state, self.limits.write_timeout, has_room);
         if state.phase == Phase::Open && has_room(&state) {
             state.rest.control.push_control(frame);
@@ -353,10 +355,10 @@ impl Outbox {
     }
 
     /// One message always fits an empty outbox.
-    fn has_room(&self, state: &State, frame: &Frame) -> bool {
+    fn has_room(&self, state: &OutboxState, frame: &Frame) -> bool {
         let bytes = Account::of(frame).bytes;
         let process_has_room =
-            || backlog::of_process().saturating_add(bytes) <= self.limits.process_bytes;
+            || outbox_state::queued_in_process().saturating_add(bytes) <= self.limits.process_bytes;
         state.waiting.messages == 0
             || (state.waiting.messages < self.limits.messages
                 && state.waiting.bytes.saturating_add(bytes) <= self.limits.bytes
@@ -366,10 +368,10 @@ impl Outbox {
     /// Before a client is judged slow, what it would take is tried. Its own handler then waits for room.
     fn make_room<'a>(
         self: &'a Arc<Self>,
-        mut state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, OutboxState>,
         frame: &Frame,
-    ) -> MutexGuard<'a, State> {
-        let has_room = |state: &State| self.has_room(state, frame);
+    ) -> MutexGuard<'a, OutboxState> {
+        let has_room = |state: &OutboxState| self.has_room(state, frame);
         self.wait_for(&mut state, WRITE_PATIENCE, |state| has_room(state) || state.is_here());
         if !has_room(&state) && state.is_here() {
             self.write_and_call_waiter(state);
@@ -384,9 +386,9 @@ impl Outbox {
     /// Waits until `condition`, the end of sending, or the timeout.
     fn wait_for(
         &self,
-        state: &mut MutexGuard<'_, State>,
+        state: &mut MutexGuard<'_, OutboxState>,
         timeout: Duration,
-        mut condition: impl FnMut(&State) -> bool,
+        mut condition: impl FnMut(&OutboxState) -> bool,
     ) {
         if condition(state) {
             return;
@@ -401,7 +403,7 @@ impl Outbox {
 
     /// The reader's replies to a burst go out together: one write instead of many. What others send does not wait for
     /// them, and they do not wait for a handler that takes its time.
-    fn write_or_gather<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
+    fn write_or_gather<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, OutboxState>) {
         let may_gather = state.is_gathering
             && state.write_half == WriteHalf::Free
             && state.waiting.bytes < MAX_GATHERED
@@ -421,7 +423,11 @@ impl Outbox {
     }
 
     /// The common case: nothing waits, so that the frame need not be copied to a batch.
-    fn write_through<'a>(self: &'a Arc<Self>, frame: &Frame, mut state: MutexGuard<'a, State>) {
+    fn write_through<'a>(
+        self: &'a Arc<Self>,
+        frame: &Frame,
+        mut state: MutexGuard<'a, OutboxState>,
+    ) {
         state.write_half = WriteHalf::Taken;
         drop(state);
         let sent = if frame.len() <= SHORT {
@@ -457,13 +463,13 @@ impl Outbox {
     }
 
     /// Writes from this thread what the client takes at once, if nobody writes already and the client is not slow.
-    fn write_what_waits<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, State>) {
+    fn write_what_waits<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, OutboxState>) {
         if state.write_half == WriteHalf::Free {
             self.write_and_call_waiter(state);
         }
     }
 
-    fn write_and_call_waiter<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, State>) {
+    fn write_and_call_waiter<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, OutboxState>) {
         let (round, spent) = self.write_round(state, Stream::write_now);
         match round {
             Round::Drained | Round::Over => {}
@@ -478,7 +484,7 @@ impl Outbox {
     /// caller to drop, when it has done what the round's end asks for.
     fn write_round(
         &self,
-        mut state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, OutboxState>,
         write: impl Fn(&Stream, &[IoSlice<'_>]) -> io::Result<usize>,
     ) -> (Round, Spent) {
         let mut pipe = state.take_write_half();
@@ -487,14 +493,14 @@ impl Outbox {
         let round = loop {
             let is_anything_in_channel = !self.queue.1.is_empty();
             let next = state.load(&mut pipe, is_anything_in_channel);
-            if next == Next::Nothing {
+            if next == Source::Nothing {
                 break if state.phase == Phase::Sealed { Round::Over } else { Round::Drained };
             }
             if batches == MAX_BATCHES {
                 break Round::Unfinished;
             }
             let written = MutexGuard::unlocked(&mut state, || {
-                if next == Next::InChannel {
+                if next == Source::Channel {
                     self.receive(&mut pipe, &mut spent);
                 }
                 pipe.write(|slices| write(&self.stream, slices))
@@ -548,7 +554,7 @@ impl Outbox {
     }
 
     /// Has somebody wait for the client, if nobody does.
-    fn call_waiter<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
+    fn call_waiter<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, OutboxState>) {
         if state.write_half != WriteHalf::Blocked || state.rest.waiter != Waiter::Nobody {
             return;
         }
@@ -757,7 +763,7 @@ mod tests {
         outbox.send(&text("late")).unwrap();
         assert!(outbox.seal(Close::new(CloseCode::NORMAL, "")));
         assert!(!outbox.seal(Close::new(CloseCode::GOING_AWAY, "")), "the first close counts");
-        assert_eq!(outbox.send(&text("too late")), Err(Refused::Closing));
+        assert_eq!(outbox.send(&text("too late")), Err(NotTaken::Closing));
         let done = outbox.wait_until_done();
         assert_eq!((done.has_failed, done.sent, done.unsent), (false, 2, 0));
         assert_eq!(all_of(peer), b"opening\x89\x01!\x81\x05early\x81\x04late\x88\x02\x03\xe8");
@@ -772,7 +778,7 @@ mod tests {
             assert_eq!(outbox_of_another_thread.send(&text("one is always taken")), Ok(()));
             assert_eq!(
                 outbox_of_another_thread.send(&text("two are too many")),
-                Err(Refused::Full)
+                Err(NotTaken::Full)
             );
         })
         .join()
@@ -788,7 +794,7 @@ mod tests {
         let (outbox, _peer) = outbox(&settings);
         outbox.send(&text("first")).unwrap();
         let began = Instant::now();
-        assert_eq!(outbox.send(&text("second")), Err(Refused::Full));
+        assert_eq!(outbox.send(&text("second")), Err(NotTaken::Full));
         assert!(began.elapsed() >= Duration::from_millis(20), "it did not wait");
     }
 
@@ -797,7 +803,7 @@ mod tests {
         let (outbox, _peer) = outbox(&Websocket::new());
         outbox.send(&text("lost")).unwrap();
         outbox.fail(Side::Client, "the cable was cut".to_owned());
-        assert_eq!(outbox.send(&text("too late")), Err(Refused::Closing));
+        assert_eq!(outbox.send(&text("too late")), Err(NotTaken::Closing));
         let done = outbox.wait_until_done();
         assert_eq!((done.has_failed, done.unsent), (true, 1));
         assert_eq!(outbox.close().unwrap().reason, "the cable was cut");

@@ -62,7 +62,7 @@ impl Reader {
         Self {
             stream,
             outbox,
-            decoder: Decoder::new(settings.limits(), rest),
+            decoder: Decoder::new(settings.message_limits(), rest),
             ping_interval: settings.ping_interval,
             ping_timeout: settings.ping_timeout,
             awaits_pong: false,

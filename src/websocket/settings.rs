@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::base::rule::{self, Checked};
 use crate::http::headers::is_token;
 use crate::http::host::{is_literal, split_authority};
-use crate::websocket::decoder::Limits;
+use crate::websocket::decoder::MessageLimits;
 
 /// The settings of a WebSocket endpoint: for all of a server's endpoints
 /// ([`Server::websocket`](crate::http::Server::websocket)), or for one
@@ -211,8 +211,8 @@ impl Websocket {
         self
     }
 
-    pub(crate) fn limits(&self) -> Limits {
-        Limits {
+    pub(crate) fn message_limits(&self) -> MessageLimits {
+        MessageLimits {
             max_message_size: self.max_message_size,
             max_frame_size: self.max_frame_size.unwrap_or(self.max_message_size),
             max_fragments: self.max_fragments,
@@ -289,8 +289,8 @@ mod tests {
     #[test]
     fn a_frame_may_be_as_long_as_a_message_unless_said_otherwise() {
         let settings = Websocket::new().max_message_size(5 << 20);
-        assert_eq!(settings.limits().max_frame_size, 5 << 20);
-        assert_eq!(settings.max_frame_size(7).limits().max_frame_size, 7);
+        assert_eq!(settings.message_limits().max_frame_size, 5 << 20);
+        assert_eq!(settings.max_frame_size(7).message_limits().max_frame_size, 7);
     }
 
     #[test]

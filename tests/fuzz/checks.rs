@@ -67,8 +67,8 @@ impl<'a, S: Iterator<Item = usize>> Wire<'a, S> {
     }
 }
 
-const REQUEST_LIMITS: parser::Limits =
-    parser::Limits { max_head_size: 512, max_headers: 8, max_body_size: 64 };
+const REQUEST_LIMITS: parser::RequestLimits =
+    parser::RequestLimits { max_head_size: 512, max_headers: 8, max_body_size: 64 };
 
 /// All that came of a stream of requests.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,7 +79,11 @@ struct Requests {
     rest: Option<(Phase, Vec<u8>)>,
 }
 
-fn parse(wire: &[u8], limits: parser::Limits, sizes: impl Iterator<Item = usize>) -> Requests {
+fn parse(
+    wire: &[u8],
+    limits: parser::RequestLimits,
+    sizes: impl Iterator<Item = usize>,
+) -> Requests {
     let mut parser = Parser::new(limits);
     let mut wire = Wire::new(wire, sizes);
     let mut requests = Vec::new();
@@ -153,7 +157,7 @@ fn check_request(request: &Parsed) {
         ["Content-Length", "Transfer-Encoding"].map(|name| headers.get_all(name).count());
     assert!(framings.iter().sum::<usize>() <= 1, "{request:?}");
 
-    let limits = parser::Limits { max_head_size: 4096, max_headers: 16, ..REQUEST_LIMITS };
+    let limits = parser::RequestLimits { max_head_size: 4096, max_headers: 16, ..REQUEST_LIMITS };
     let again = parse(&written(request), limits, whole());
     let expected = Requests {
         requests: vec![request.clone()],
@@ -184,7 +188,7 @@ fn written(request: &Parsed) -> Vec<u8> {
 
 /// The bytes of requests, each of which may open a WebSocket.
 pub fn handshake(data: &[u8]) {
-    let limits = parser::Limits { max_head_size: 4096, max_headers: 32, max_body_size: 64 };
+    let limits = parser::RequestLimits { max_head_size: 4096, max_headers: 32, max_body_size: 64 };
     let spoken = ["chat.v2", "chat.v1"];
     let same_host = Websocket::new();
     let listed = Websocket::new().allow_origin("https://friend.example").subprotocols(spoken);
@@ -315,7 +319,7 @@ fn read_response(bytes: &[u8]) -> (u16, Headers, Vec<u8>) {
     (head.code.unwrap_or_default(), headers, bytes[length..].to_vec())
 }
 
-const FRAME_LIMITS: [decoder::Limits; 4] = [
+const FRAME_LIMITS: [decoder::MessageLimits; 4] = [
     frame_limits(64, 64, 4, 1),
     frame_limits(200, 130, 3, 32),
     frame_limits(70_000, 70_000, 1000, 8192),
@@ -327,15 +331,15 @@ const fn frame_limits(
     max_frame_size: usize,
     max_fragments: usize,
     read_buffer_size: usize,
-) -> decoder::Limits {
-    decoder::Limits { max_message_size, max_frame_size, max_fragments, read_buffer_size }
+) -> decoder::MessageLimits {
+    decoder::MessageLimits { max_message_size, max_frame_size, max_fragments, read_buffer_size }
 }
 
 /// Decodes `wire`, whose first `early` bytes came in one segment with the request.
 fn decode(
     wire: &[u8],
     early: usize,
-    limits: decoder::Limits,
+    limits: decoder::MessageLimits,
     sizes: impl Iterator<Item = usize>,
 ) -> (Vec<Event>, Option<Violation>) {
     let (early, wire) = wire.split_at(early.min(wire.len()));
@@ -373,7 +377,7 @@ pub fn frames(data: &[u8]) {
 }
 
 /// Length of what the event holds.
-fn check_event(event: &Event, limits: decoder::Limits) -> usize {
+fn check_event(event: &Event, limits: decoder::MessageLimits) -> usize {
     match event {
         Event::Message(message) => {
             assert!(message.len() <= limits.max_message_size, "{} bytes", message.len());

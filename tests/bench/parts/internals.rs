@@ -27,12 +27,12 @@ fn read(buffer: &mut Vec<u8>, rest: &mut &[u8]) -> usize {
 
 /// New connections that each send one request.
 #[derive(Debug)]
-pub struct Requests(parser::Limits);
+pub struct Requests(parser::RequestLimits);
 
 impl Default for Requests {
     fn default() -> Self {
         let Settings { max_head_size, max_headers, max_body_size, .. } = Settings::default();
-        Self(parser::Limits { max_head_size, max_headers, max_body_size })
+        Self(parser::RequestLimits { max_head_size, max_headers, max_body_size })
     }
 }
 
@@ -55,7 +55,7 @@ pub struct Frames(Decoder);
 
 impl Default for Frames {
     fn default() -> Self {
-        Self(Decoder::new(Websocket::new().limits(), Vec::new()))
+        Self(Decoder::new(Websocket::new().message_limits(), Vec::new()))
     }
 }
 

@@ -14,13 +14,13 @@ use crate::websocket::frame::Frame;
 static QUEUED: AtomicUsize = AtomicUsize::new(0);
 
 /// How many bytes that are, at the moment.
-pub(crate) fn of_process() -> usize {
+pub(crate) fn queued_in_process() -> usize {
     QUEUED.load(Ordering::Relaxed)
 }
 
 /// What every send looks at: little, because a message to thousands finds all of it cold. The rest is apart.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct OutboxState {
     pub(crate) phase: Phase,
     pub(crate) write_half: WriteHalf,
     /// Messages accepted and not yet written whole. While the client is slow they are part of [`QUEUED`].
@@ -103,19 +103,21 @@ pub(crate) enum Ending {
     Reader,
 }
 
-/// What is next to be written.
+/// Where the bytes are that are to be written next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// What the pipe holds.
-    Loaded,
-    InChannel,
+pub(crate) enum Source {
+    /// In the batch that is being written.
+    Batch,
+    /// In the channel: its messages have to be received first.
+    Channel,
+    /// Nothing waits.
     Nothing,
 }
 
 /// Payloads that are not needed any more. Their destructors may be the program's, so they are dropped last of all.
 pub(crate) type Spent = Vec<Payload>;
 
-impl State {
+impl OutboxState {
     /// Nothing may be written yet; `opening` comes first then.
     pub(crate) fn new(opening: Vec<u8>) -> Self {
         let rest = Rest { control: Batch::opening(opening), ..Rest::default() };
@@ -182,10 +184,10 @@ impl State {
     }
 
     /// Fills `pipe` with what is next, if it is empty, unless that is in the channel, which needs no lock.
-    pub(crate) fn load(&mut self, pipe: &mut Batch, is_anything_in_channel: bool) -> Next {
+    pub(crate) fn load(&mut self, pipe: &mut Batch, is_anything_in_channel: bool) -> Source {
         let rest = &mut *self.rest;
         if !pipe.is_empty() {
-            return Next::Loaded;
+            return Source::Batch;
         }
         if !rest.control.is_empty() {
             mem::swap(pipe, &mut rest.control);
@@ -193,13 +195,13 @@ impl State {
         } else if !rest.gathered.is_empty() {
             mem::swap(pipe, &mut rest.gathered);
         } else if is_anything_in_channel {
-            return Next::InChannel;
+            return Source::Channel;
         } else if let Some(frame) = rest.last.take() {
             pipe.push_control(&frame);
         } else {
-            return Next::Nothing;
+            return Source::Nothing;
         }
-        Next::Loaded
+        Source::Batch
     }
 
     /// Takes written messages off the account.
@@ -225,7 +227,7 @@ impl State {
     }
 }
 
-impl Drop for State {
+impl Drop for OutboxState {
     fn drop(&mut self) {
         if self.is_slow() {
             QUEUED.fetch_sub(self.waiting.bytes, Ordering::Relaxed);
