@@ -82,7 +82,7 @@
 //!              what a program writes, and what it is given; the session inside `handle`
 //! comms/       session, topics, registry, reach
 //!              who is connected, and reaching them
-//! websocket/   close, header, message, decoder, frame, batch, outbox_state, settings, handshake, outbox, reader
+//! websocket/   close, header, message, decoder, frame, batch, outbox_state, settings, handshake, outbox, writer, sender, reader
 //!              RFC 6455; the only writer
 //! http/        headers, cookie, host, method, path, peer, origin, status, parser, response
 //!              bytes in, values out

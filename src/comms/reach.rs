@@ -9,7 +9,8 @@ use crate::comms::topics::SubscribeError;
 use crate::websocket::close::{Close, CloseCode, InvalidClose};
 use crate::websocket::frame::Frame;
 use crate::websocket::message::Message;
-use crate::websocket::outbox::{NotTaken, Outbox};
+use crate::websocket::outbox::Outbox;
+use crate::websocket::sender::NotTaken;
 
 /// Who is meant: one session, one connection, a topic's subscribers, or everybody. Made anywhere in the program, from
 /// any thread.

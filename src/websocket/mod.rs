@@ -10,7 +10,9 @@ pub(crate) mod message;
 pub(crate) mod outbox;
 pub(crate) mod outbox_state;
 pub(crate) mod reader;
+pub(crate) mod sender;
 pub(crate) mod settings;
+pub(crate) mod writer;
 
 pub use self::close::{CloseCode, InvalidClose};
 pub use self::message::{Message, Text};
