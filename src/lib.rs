@@ -78,7 +78,8 @@
 //! ```text
 //! server/      error, pool, router, serve, acceptor, handle, signals, builder
 //!              start and stop; the threads of connections; a connection's requests, in order
-//! controller/  error, executor, settings, connection, request, http, websocket
+//! controller/  error, executor, settings, connection, request, http, session, socket,
+//!              websocket, function
 //!              what a program writes, and what it is given; the session inside `handle`
 //! comms/       session, topics, registry, reach
 //!              who is connected, and reaching them

@@ -1,7 +1,9 @@
 //! The names that most programs need: `use rwf::prelude::*;`
 
 pub use crate::comms::Comms;
-pub use crate::controller::{Controller, Error, WebsocketController};
+pub use crate::controller::{
+    Controller, Error, RecvTimeoutError, Socket, TryRecvError, WebsocketController, websocket,
+};
 pub use crate::http::{Request, Response};
 pub use crate::session::{ConnectionId, SessionId};
 pub use crate::websocket::{CloseCode, Message};

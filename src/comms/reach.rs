@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::comms::registry::{self, Registry, Target};
 use crate::comms::session::{ConnectionId, SessionId};
 use crate::comms::topics::SubscribeError;
-use crate::websocket::close::{Close, CloseCode, InvalidClose};
+use crate::websocket::close::{Cause, Close, CloseCode, InvalidClose};
 use crate::websocket::frame::Frame;
 use crate::websocket::message::Message;
 use crate::websocket::outbox::Outbox;
@@ -155,7 +155,7 @@ impl Comms {
     /// The code may not be sent, or the reason is longer than 123 bytes (RFC 6455 §5.5, §7.4.2). Nothing is closed.
     pub fn close(&self, code: impl Into<CloseCode>, reason: &str) -> Result<usize, InvalidClose> {
         let close = Close::checked(code.into(), reason)?;
-        let seals = |outbox: &&Arc<Outbox>| outbox.seal(close.clone());
+        let seals = |outbox: &&Arc<Outbox>| outbox.seal(close.clone(), Cause::Program);
         Ok(registry::with_outboxes(&self.target, |outboxes| outboxes.iter().filter(seals).count()))
     }
 

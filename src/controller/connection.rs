@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -14,11 +14,15 @@ use crate::controller::settings::Settings;
 use crate::net::os::Stop;
 use crate::net::stream::Stream;
 use crate::net::watchdog::Watchdog;
-use crate::websocket::close::{Close, CloseCode};
+use crate::websocket::close::{Cause, Close, CloseCode};
 use crate::websocket::outbox::Outbox;
 
 /// How long a client that has its last answer and sends on without a pause is read from after a stop.
 const STOP_LINGER: Duration = Duration::from_secs(1);
+/// No handler runs.
+const NO_HANDLER: u64 = 0;
+/// A handler runs of which the log tells already.
+const WARNED: u64 = u64::MAX;
 /// A client that is quiet for so long after a stop has nothing on its way.
 const STOP_QUIET: Duration = Duration::from_millis(100);
 
@@ -32,13 +36,23 @@ pub(crate) struct Context {
     is_stopping: AtomicBool,
     /// Told when the server stops, after the flag is set.
     pub(crate) stop: Stop,
+    began: Instant,
+    /// The milliseconds since then, as the watchdog last looked: reading a clock for each handler would cost more.
+    clock: AtomicU64,
 }
 
 impl Context {
     pub(crate) fn new(settings: Settings, local_addr: SocketAddr) -> io::Result<Self> {
         let watchdog = Watchdog::default();
         let (is_stopping, stop) = (AtomicBool::new(false), Stop::new()?);
-        Ok(Self { settings, watchdog, local_addr, is_stopping, stop })
+        let (began, clock) = (Instant::now(), AtomicU64::new(1));
+        Ok(Self { settings, watchdog, local_addr, is_stopping, stop, began, clock })
+    }
+
+    /// Sets the clock by which handlers are timed, which only the watchdog does.
+    pub(crate) fn advance_clock(&self) {
+        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(WARNED - 1);
+        self.clock.store(millis.max(1), Ordering::Relaxed);
     }
 
     /// From now on connections end as soon as they can do so in good order.
@@ -64,8 +78,8 @@ pub(crate) struct Connection {
     was_lost: AtomicBool,
     /// Whether the client has its last answer: it is not lost any more.
     is_answered: AtomicBool,
-    /// Odd while a handler runs. It counts them, so that a look at it now and then tells one long run from many.
-    handler_runs: AtomicU64,
+    /// When the handler that runs now began, by the context's clock; or [`NO_HANDLER`], or [`WARNED`].
+    handler_began: AtomicU64,
     /// What the handlers work on, for people.
     task: Mutex<String>,
 }
@@ -80,7 +94,7 @@ impl Connection {
             outbox: OnceLock::new(),
             was_lost: AtomicBool::new(false),
             is_answered: AtomicBool::new(false),
-            handler_runs: AtomicU64::new(0),
+            handler_began: AtomicU64::new(NO_HANDLER),
             task: Mutex::default(),
         }
     }
@@ -96,18 +110,28 @@ impl Connection {
 
     /// A handler begins to run, on the connection's own thread.
     pub(crate) fn enter_handler(&self) {
-        self.handler_runs.store(self.handler_runs.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
+        let now = self.context.clock.load(Ordering::Relaxed);
+        self.handler_began.store(now, Ordering::Relaxed);
     }
 
-    /// The handler has returned, or has become the session that calls others.
+    /// The handler has returned, or waits for a message.
     pub(crate) fn leave_handler(&self) {
-        let runs = self.handler_runs.load(Ordering::Relaxed);
-        self.handler_runs.store((runs | 1).wrapping_add(1), Ordering::Relaxed);
+        self.handler_began.store(NO_HANDLER, Ordering::Relaxed);
     }
 
-    /// The number of the handler's run, if one runs.
-    pub(crate) fn handler_run(&self) -> Option<u64> {
-        Some(self.handler_runs.load(Ordering::Relaxed)).filter(|runs| runs % 2 == 1)
+    /// Whether a handler has run for `time`, by the clock, and the log does not tell of it yet.
+    pub(crate) fn handler_takes_long(&self, time: Duration) -> bool {
+        let now = self.context.clock.load(Ordering::Relaxed);
+        match self.handler_began.load(Ordering::Relaxed) {
+            NO_HANDLER | WARNED => false,
+            began => Duration::from_millis(now.saturating_sub(began)) >= time,
+        }
+    }
+
+    /// The log tells of the handler that takes long.
+    pub(crate) fn note_warning(&self) {
+        // The next handler may have begun by now; at worst that one is not warned of in its turn.
+        self.handler_began.store(WARNED, Ordering::Relaxed);
     }
 
     /// The connection is about to become a WebSocket. Whether the server does not stop meanwhile: it sets its flag
@@ -121,7 +145,8 @@ impl Connection {
     pub(crate) fn end(&self) {
         match self.outbox.get() {
             Some(outbox) => {
-                outbox.seal(Close::new(CloseCode::GOING_AWAY, "the server shuts down"));
+                let close = Close::new(CloseCode::GOING_AWAY, "the server shuts down");
+                outbox.seal(close, Cause::Shutdown);
             }
             None => self.stream.help_to_stop(),
         }

@@ -34,6 +34,8 @@ use crate::websocket::settings::Websocket;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a controller",
     note = "for a WebSocket endpoint add `#[derive(macros::WebsocketController)]` to the type",
+    note = "for an endpoint that is a function write `fn(&Request) -> Result<Response, Error>`, or \
+            `websocket(f)` with an `fn(Socket) -> Result<(), Error>`",
     note = "for an HTTP endpoint write `#[async_trait] impl Controller for {Self} {{ … }}`"
 )]
 pub trait Controller: Send + Sync {
@@ -65,9 +67,34 @@ impl<C: Controller + ?Sized> Controller for Arc<C> {
     }
 }
 
-/// Controllers that are chosen when the program runs: `Box<dyn Controller>`.
+/// A function or closure that answers requests.
+///
+/// ```
+/// use rwf::prelude::*;
+///
+/// fn health(_request: &Request) -> Result<Response, Error> {
+///     Ok(Response::new().text("well"))
+/// }
+///
+/// let routes = vec![
+///     route!("/health" => health),
+///     route!("/version" => |_request: &Request| Ok(Response::new().text("1.2"))),
+/// ];
+/// # let _ = routes;
+/// ```
 #[async_trait]
-impl<C: Controller + ?Sized> Controller for Box<C> {
+impl<F> Controller for F
+where
+    F: Fn(&Request) -> Result<Response, Error> + Send + Sync,
+{
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        self(request)
+    }
+}
+
+/// Controllers that are chosen when the program runs.
+#[async_trait]
+impl Controller for Box<dyn Controller> {
     async fn handle(&self, request: &Request) -> Result<Response, Error> {
         (**self).handle(request).await
     }
@@ -80,7 +107,8 @@ impl<C: Controller + ?Sized> Controller for Box<C> {
 /// The name of a controller's type without the modules it is in, for the log.
 pub(crate) fn name_of<C: ?Sized>() -> &'static str {
     let name = type_name::<C>();
-    let end = name.find('<').unwrap_or(name.len());
+    // Closures have no name, so that the function which they are in says more.
+    let end = name.find('<').or_else(|| name.find("::{{closure}}")).unwrap_or(name.len());
     let start = name[..end].rfind("::").map_or(0, |separator| separator + 2);
     &name[start..]
 }
@@ -93,5 +121,10 @@ mod tests {
     fn names_are_short() {
         assert_eq!(name_of::<std::net::TcpStream>(), "TcpStream");
         assert_eq!(name_of::<Option<String>>(), "Option<alloc::string::String>");
+        fn name_of_value<T>(_: &T) -> &'static str {
+            name_of::<T>()
+        }
+        assert_eq!(name_of_value(&|| 1), "names_are_short::{{closure}}");
+        assert_eq!(name_of_value(&names_are_short), "names_are_short");
     }
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::comms::session::{ConnectionId, Secret, SessionId};
 use crate::controller::connection::{Connection, Context};
 use crate::controller::error::Error;
+use crate::controller::settings::Settings;
 use crate::http::cookie::{self, Cookie};
 use crate::http::method::Method;
 use crate::http::origin::is_of_host;
@@ -238,6 +239,11 @@ impl Request {
 
     pub(crate) fn parsed(&self) -> &Parsed {
         &self.shared.parsed
+    }
+
+    /// The settings of its server.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.context().settings
     }
 
     /// What it has in common with all requests of its server.

@@ -141,6 +141,26 @@ pub(crate) fn read_spare(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result
     }
 }
 
+/// Appends what has arrived to `buffer` like [`read_spare`], without waiting for it.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::WouldBlock`] when nothing has arrived; elsewhere than on Unix it waits a millisecond to find out.
+pub(crate) fn read_now(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    #[cfg(unix)]
+    {
+        receive(stream, buffer, rustix::net::RecvFlags::DONTWAIT)
+    }
+    #[cfg(not(unix))]
+    {
+        stream.set_read_timeout(Some(Duration::from_millis(1)))?;
+        read_spare(stream, buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => io::ErrorKind::WouldBlock.into(),
+            _ => error,
+        })
+    }
+}
+
 #[cfg(unix)]
 fn receive(
     stream: &TcpStream,
@@ -197,8 +217,7 @@ pub(crate) fn read_unless(
     #[cfg(unix)]
     {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        use rustix::net::RecvFlags;
-        match receive(stream, buffer, RecvFlags::DONTWAIT) {
+        match read_now(stream, buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return result,
         }
@@ -208,7 +227,7 @@ pub(crate) fn read_unless(
             return Err(io::ErrorKind::TimedOut.into());
         }
         let was_told = !waits[1].revents().is_empty();
-        match receive(stream, buffer, RecvFlags::DONTWAIT) {
+        match read_now(stream, buffer) {
             // A wait may end for nothing.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !was_told => {
                 Err(io::ErrorKind::Interrupted.into())

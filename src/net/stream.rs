@@ -57,6 +57,25 @@ impl Stream {
         }
     }
 
+    /// Appends what has arrived to `buffer`, like [`read`](Self::read), without waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`] when nothing has.
+    pub(crate) fn read_now(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        if cfg!(not(unix)) {
+            // There it sets a timeout of its own.
+            self.read_timeout.store(0, Ordering::Relaxed);
+        }
+        loop {
+            match os::read_now(&self.stream, buffer) {
+                Err(error) if error.kind() == Interrupted => {}
+                Err(error) if error.kind() == WouldBlock => return Err(TimedOut.into()),
+                result => return result,
+            }
+        }
+    }
+
     /// Appends one read to `buffer`, like [`read`](Self::read), but waits no longer than until `stop` is told.
     ///
     /// # Errors

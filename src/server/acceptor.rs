@@ -124,29 +124,24 @@ impl Connections {
     }
 
     /// What the watchdog does on its round: warns once of each handler that has run for `handler_warning`.
-    pub(crate) fn warn_of_long_handlers(&self, seen: &mut HashMap<ConnectionId, Run>) {
+    /// `interval` is the time between two rounds, by which the clock may have been behind when a handler began.
+    pub(crate) fn warn_of_long_handlers(&self, interval: Duration) {
         let limit = self.context.settings.handler_warning;
-        let mut running = HashMap::new();
+        self.context.advance_clock();
         for connection in self.running() {
-            let Some(number) = connection.handler_run() else { continue };
-            let mut run = match seen.remove(&connection.id) {
-                Some(run) if run.number == number => run,
-                _ => Run { number, since: Instant::now(), is_reported: false },
-            };
-            if !run.is_reported && run.since.elapsed() >= limit {
-                let (task, peer) = (connection.task(), connection.peer);
-                let warn = move || {
-                    log::warn!(
-                        "a handler has run for {limit:?} and still does: {task} peer={peer}"
-                    );
-                };
-                // The logger may block, and the watchdog may not. Without a thread the next round tries again.
-                let thread = thread::Builder::new().name("rwf-warning".to_owned());
-                run.is_reported = thread.spawn(|| contained(warn)).is_ok();
+            if !connection.handler_takes_long(limit.saturating_add(interval)) {
+                continue;
             }
-            running.insert(connection.id, run);
+            let (task, peer) = (connection.task(), connection.peer);
+            let warn = move || {
+                log::warn!("a handler has run for {limit:?} and still does: {task} peer={peer}");
+            };
+            // The logger may block, and the watchdog may not. Without a thread the next round tries again.
+            let thread = thread::Builder::new().name("rwf-warning".to_owned());
+            if thread.spawn(|| contained(warn)).is_ok() {
+                connection.note_warning();
+            }
         }
-        *seen = running;
     }
 
     /// Ends all connections in good order; see [`Connection::end`].
@@ -208,14 +203,6 @@ impl Open {
         }
         Some(entry)
     }
-}
-
-/// A handler's run, as the watchdog saw it first.
-#[derive(Debug)]
-pub(crate) struct Run {
-    number: u64,
-    since: Instant,
-    is_reported: bool,
 }
 
 /// Takes a connection off the list when its thread ends, in whatever way.

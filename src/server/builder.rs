@@ -1,6 +1,5 @@
 //! A server before it runs: its routes, where it listens, its settings; and the three ways to start it.
 
-use std::collections::HashMap;
 use std::fmt::Debug;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -252,10 +251,9 @@ impl Server {
             let interval = context.settings.handler_warning / 4;
             let interval = interval.clamp(Duration::from_millis(10), Duration::from_secs(1));
             let connections = Arc::downgrade(&connections);
-            let mut runs = HashMap::new();
             context.watchdog.start(interval, move || {
                 if let Some(connections) = connections.upgrade() {
-                    connections.warn_of_long_handlers(&mut runs);
+                    connections.warn_of_long_handlers(interval);
                 }
             })
         };

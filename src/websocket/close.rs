@@ -136,18 +136,67 @@ impl fmt::Display for InvalidClose {
 
 impl std::error::Error for InvalidClose {}
 
-/// Who began to close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Client,
-    Server,
+/// How a WebSocket was closed, as it is known when it is over for the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed {
+    /// The code of whichever side closed first; [`CloseCode::NO_STATUS`] when the client gave none, and
+    /// [`CloseCode::ABNORMAL`] when the connection broke.
+    pub code: CloseCode,
+    /// The reason that came with the code, or for people, why the connection broke.
+    pub reason: String,
+    /// What brought the end about.
+    pub cause: Cause,
+    /// Messages that were sent to the client and that it has not taken. Where the connection broke they are lost; where
+    /// it was closed they still go out, for up to [`close_timeout`](crate::controller::Websocket::close_timeout).
+    pub unsent: usize,
 }
 
-impl fmt::Display for Side {
+/// What brought the end of a WebSocket about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The client closed it.
+    Client,
+    /// The program did: it closed the WebSocket, or its function or handler returned, failed or panicked; or there are
+    /// as many of the session as the settings allow.
+    Program,
+    /// The server shuts down.
+    Shutdown,
+    /// The client did not take messages as fast as they were sent, until no more of them could wait.
+    SlowReceiver,
+    /// The client did not answer a ping in time.
+    Silent,
+    /// The client took nothing for the write timeout.
+    Stalled,
+    /// The client broke the protocol or a limit.
+    Violation,
+    /// The connection ended without a close frame.
+    Lost,
+}
+
+impl Cause {
+    /// Who began: what is lost is counted as the client's doing.
+    pub(crate) fn by(self) -> &'static str {
+        match self {
+            Self::Client | Self::Lost => "client",
+            _ => "server",
+        }
+    }
+}
+
+/// One word, as it stands in the log.
+impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Client => "client",
-            Self::Server => "server",
+            Self::Program => "program",
+            Self::Shutdown => "shutdown",
+            Self::SlowReceiver => "slow-receiver",
+            Self::Silent => "silent",
+            Self::Stalled => "stalled",
+            Self::Violation => "violation",
+            Self::Lost => "lost",
         })
     }
 }

@@ -14,6 +14,6 @@ pub(crate) mod sender;
 pub(crate) mod settings;
 pub(crate) mod writer;
 
-pub use self::close::{CloseCode, InvalidClose};
+pub use self::close::{Cause, CloseCode, Closed, InvalidClose};
 pub use self::message::{Message, Text};
 pub use bytes::Bytes;

@@ -29,7 +29,7 @@ use crate::base::deadline;
 use crate::net::stream::Stream;
 use crate::net::watchdog::Watchdog;
 use crate::websocket::batch::{Batch, Payload};
-use crate::websocket::close::{Close, CloseCode, Side};
+use crate::websocket::close::{Cause, Close, CloseCode, Closed};
 use crate::websocket::frame::Frame;
 use crate::websocket::outbox_state::{OutboxState, Phase, Spent};
 use crate::websocket::settings::{Overflow, Websocket};
@@ -127,21 +127,16 @@ impl Outbox {
         self.is_sealed.load(Ordering::Acquire)
     }
 
-    /// Why it is being closed: as sealed, or why it was given up.
-    pub(crate) fn close(&self) -> Option<Close> {
+    /// Why it is being closed: as sealed, or else why it was given up.
+    pub(crate) fn closed(&self) -> Option<Closed> {
         let state = self.state.lock();
+        let unsent = state.waiting.messages;
         let failure = || {
-            let (_, reason) = state.rest.failure.as_ref()?;
-            Some(Close::new(CloseCode::ABNORMAL, reason.as_str()))
+            let (cause, reason) = state.rest.failure.as_ref()?;
+            Some((Close::new(CloseCode::ABNORMAL, reason.as_str()), *cause))
         };
-        state.rest.sealed.clone().or_else(failure)
-    }
-
-    /// Who is the reason that it was given up, if it was before anybody closed.
-    pub(crate) fn given_up_by(&self) -> Option<Side> {
-        let state = self.state.lock();
-        let failure = state.rest.failure.as_ref().filter(|_| state.rest.sealed.is_none());
-        failure.map(|(by, _)| *by)
+        let (Close { code, reason }, cause) = state.rest.sealed.clone().or_else(failure)?;
+        Some(Closed { code, reason, cause, unsent })
     }
 
     /// Whether a slow client has taken something within `time`: a sign of life, if it has nothing to say.
@@ -180,8 +175,8 @@ impl Outbox {
     }
 
     /// Gives the connection up, with what waits for it.
-    pub(crate) fn fail(&self, by: Side, reason: String) {
-        drop(self.give_up((by, reason)));
+    pub(crate) fn fail(&self, cause: Cause, reason: String) {
+        drop(self.give_up((cause, reason)));
     }
 
     /// The kernel gave up a client that takes nothing, which the reader may be told instead of the writer thread.
@@ -189,12 +184,12 @@ impl Outbox {
         drop(self.give_up(self.stalled()));
     }
 
-    pub(super) fn stalled(&self) -> (Side, String) {
+    pub(super) fn stalled(&self) -> (Cause, String) {
         let reason = format!("the client took nothing for {:?}", self.limits.write_timeout);
-        (Side::Server, reason)
+        (Cause::Stalled, reason)
     }
 
-    pub(super) fn give_up(&self, failure: (Side, String)) -> Spent {
+    pub(super) fn give_up(&self, failure: (Cause, String)) -> Spent {
         let mut state = self.state.lock();
         if state.is_over() {
             return Spent::new();

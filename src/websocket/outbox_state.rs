@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::net::watchdog::Cut;
 use crate::websocket::batch::{Account, Batch, Payload};
-use crate::websocket::close::{Close, Side};
+use crate::websocket::close::{Cause, Close};
 use crate::websocket::frame::Frame;
 
 /// Bytes of messages that wait for slow clients, over all outboxes of the process.
@@ -74,12 +74,13 @@ pub(crate) struct Rest {
     pub(crate) writers: Vec<JoinHandle<()>>,
     /// What the watchdog leaves to others to drop.
     pub(crate) spent: Spent,
-    pub(crate) sealed: Option<Close>,
+    /// Why it is being closed.
+    pub(crate) sealed: Option<(Close, Cause)>,
     /// The close frame, until the pipe takes it.
     pub(crate) last: Option<Frame>,
     pub(crate) ending: Ending,
-    /// Who is the reason that it was given up, and how.
-    pub(crate) failure: Option<(Side, String)>,
+    /// Why it was given up, also in words for people.
+    pub(crate) failure: Option<(Cause, String)>,
     pub(crate) cut: Option<Cut>,
 }
 
@@ -215,7 +216,7 @@ impl OutboxState {
     }
 
     /// Gives up what waits, which the account of the process does not hold any more. What is not in the channel.
-    pub(crate) fn fail(&mut self, failure: (Side, String)) -> [Batch; 2] {
+    pub(crate) fn fail(&mut self, failure: (Cause, String)) -> [Batch; 2] {
         if self.is_slow() {
             QUEUED.fetch_sub(self.waiting.bytes, Ordering::Relaxed);
         }

@@ -3,12 +3,13 @@
 use std::io;
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::base::deadline;
 use crate::net::stream::Stream;
-use crate::websocket::close::{Close, CloseCode, Side};
+use crate::websocket::close::{Cause, Close, CloseCode, Closed};
 use crate::websocket::decoder::{Decoder, Event};
 use crate::websocket::frame::Frame;
 use crate::websocket::message::Message;
@@ -25,12 +26,14 @@ pub(crate) struct Reader {
     ping_timeout: Duration,
     /// Whether a ping was sent and not a byte has come since.
     awaits_pong: bool,
+    /// Since when nothing has come, if a wait with a deadline of its own found that; others last until silence is found.
+    silent_since: Option<Instant>,
     /// Whether the outbox gathers replies, because more input is at hand.
     gathers: bool,
     received: u64,
     end: Option<End>,
-    /// Who began to close, once nothing is handed out any more.
-    closed_by: Option<Side>,
+    /// Whether nothing is handed out any more.
+    is_closing: bool,
 }
 
 /// What ended the reading.
@@ -43,6 +46,18 @@ enum End {
     /// The client broke a rule.
     Violation,
 }
+
+/// What a step of the reader brought.
+enum Step {
+    Message(Message),
+    /// Something else, or the end.
+    Other,
+    /// There was nothing within the time.
+    Nothing,
+}
+
+/// No message was whole by the deadline.
+pub(crate) struct TimedOut;
 
 /// For reads that something else ends.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -66,10 +81,11 @@ impl Reader {
             ping_interval: settings.ping_interval,
             ping_timeout: settings.ping_timeout,
             awaits_pong: false,
+            silent_since: None,
             gathers: false,
             received: 0,
             end: None,
-            closed_by: None,
+            is_closing: false,
         }
     }
 
@@ -77,7 +93,7 @@ impl Reader {
     /// [`finish`](Self::finish).
     pub(crate) fn recv(&mut self) -> Option<Message> {
         while self.end.is_none() && !self.outbox.is_sealed() {
-            if let Some(message) = self.advance() {
+            if let Step::Message(message) = self.advance(None) {
                 self.received += 1;
                 return Some(message);
             }
@@ -85,12 +101,31 @@ impl Reader {
         None
     }
 
-    /// One step: an event of what has arrived, or one read.
-    fn advance(&mut self) -> Option<Message> {
+    /// Like [`recv`](Self::recv), until `deadline`. What has arrived by then is looked at.
+    ///
+    /// # Errors
+    ///
+    /// No message was whole by the deadline.
+    pub(crate) fn recv_until(&mut self, deadline: Instant) -> Result<Option<Message>, TimedOut> {
+        while self.end.is_none() && !self.outbox.is_sealed() {
+            match self.advance(Some(deadline)) {
+                Step::Message(message) => {
+                    self.received += 1;
+                    return Ok(Some(message));
+                }
+                Step::Nothing if deadline::until(deadline).is_zero() => return Err(TimedOut),
+                Step::Nothing | Step::Other => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// One step: an event of what has arrived, or one read, which waits no longer than until `deadline`.
+    fn advance(&mut self, deadline: Option<Instant>) -> Step {
         match self.decoder.next() {
             Ok(Some(Event::Message(message))) => {
                 self.gather_if_more();
-                return Some(message);
+                return Step::Message(message);
             }
             Ok(Some(Event::Ping(payload))) => {
                 self.gather_if_more();
@@ -98,13 +133,13 @@ impl Reader {
             }
             Ok(Some(Event::Pong)) => {}
             Ok(Some(Event::Close(close))) => self.end = Some(End::Close(close)),
-            Ok(None) => self.read(),
+            Ok(None) => return self.read(deadline),
             Err(violation) => {
-                self.outbox.seal(violation);
+                self.outbox.seal(violation, Cause::Violation);
                 self.end = Some(End::Violation);
             }
         }
-        None
+        Step::Other
     }
 
     fn gather_if_more(&mut self) {
@@ -114,14 +149,20 @@ impl Reader {
         }
     }
 
-    fn read(&mut self) {
+    fn read(&mut self, deadline: Option<Instant>) -> Step {
         if mem::take(&mut self.gathers) {
             self.outbox.flush();
         }
-        let timeout = self.read_timeout();
-        match self.decoder.fill(|buffer| self.stream.read(buffer, timeout)) {
+        let silence = self.read_timeout();
+        let timeout = self.until_silence(silence).min(deadline.map_or(silence, deadline::until));
+        let read = self.decoder.fill(|buffer| match timeout {
+            Duration::ZERO => self.stream.read_now(buffer),
+            // In whole milliseconds, so that waits of the same length need no other timeout of the system each time.
+            _ => self.stream.read(buffer, round_up(timeout)),
+        });
+        match read {
             Ok(0) if self.stream.read_is_interrupted() && !self.stream.was_cut() => {
-                if self.closed_by.is_some() {
+                if self.is_closing {
                     self.outbox.wait_for_change(INTERRUPTED_PAUSE);
                 }
             }
@@ -132,8 +173,17 @@ impl Reader {
                 }
                 self.end = Some(End::Stream("the client left without a close frame".into()));
             }
-            Ok(_) => self.awaits_pong = false,
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => self.notice_silence(),
+            Ok(_) => {
+                self.awaits_pong = false;
+                self.silent_since = None;
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                if self.is_silent_for(silence, timeout) {
+                    self.silent_since = None;
+                    self.notice_silence();
+                }
+                return Step::Nothing;
+            }
             Err(error) => {
                 if error.kind() == io::ErrorKind::ConnectionAborted {
                     self.outbox.fail_stalled();
@@ -141,6 +191,23 @@ impl Reader {
                 self.end = Some(End::Stream(format!("cannot read: {error}")));
             }
         }
+        Step::Other
+    }
+
+    /// How much longer the client may be silent.
+    fn until_silence(&self, silence: Duration) -> Duration {
+        self.silent_since.map_or(silence, |since| silence.saturating_sub(since.elapsed()))
+    }
+
+    /// Whether the client has been silent for that long now that nothing came for `waited`.
+    fn is_silent_for(&mut self, silence: Duration, waited: Duration) -> bool {
+        if waited >= silence {
+            return true;
+        }
+        let now = Instant::now();
+        let since =
+            *self.silent_since.get_or_insert_with(|| now.checked_sub(waited).unwrap_or(now));
+        now - since >= silence
     }
 
     fn read_timeout(&self) -> Duration {
@@ -161,7 +228,7 @@ impl Reader {
             // The ping may be behind all that a slow client has not taken yet: the write timeout finds out.
             if !self.outbox.has_taken_within(self.ping_timeout) {
                 let reason = format!("no answer to a ping within {:?}", self.ping_timeout);
-                self.outbox.fail(Side::Server, reason);
+                self.outbox.fail(Cause::Silent, reason);
             }
         } else {
             self.awaits_pong = true;
@@ -171,19 +238,22 @@ impl Reader {
 
     /// Answers the client's close, or begins to close: from here on nothing is received and nothing can be sent. Why it
     /// was closed, as whoever was first said.
-    pub(crate) fn close(&mut self) -> Close {
+    pub(crate) fn close(&mut self) -> Closed {
         // Ours counts if it was first; otherwise the client's is echoed (RFC 6455 §5.5.1).
-        let began_by_client = match &self.end {
-            Some(End::Close(close)) => self.outbox.seal(close.clone()),
+        match &self.end {
+            Some(End::Close(close)) => {
+                self.outbox.seal(close.clone(), Cause::Client);
+            }
             Some(End::Stream(reason)) => {
                 let close = Close::new(CloseCode::ABNORMAL, reason.as_str());
-                self.outbox.seal_without_frame(close)
+                self.outbox.seal_without_frame(close, Cause::Lost);
             }
-            Some(End::Violation) | None => false,
-        };
-        let by = if began_by_client { Some(Side::Client) } else { self.outbox.given_up_by() };
-        self.closed_by = Some(by.unwrap_or(Side::Server));
-        self.outbox.close().unwrap_or_else(|| Close::new(CloseCode::ABNORMAL, ""))
+            Some(End::Violation) | None => {}
+        }
+        self.is_closing = true;
+        let (code, reason) = (CloseCode::ABNORMAL, String::new());
+        let unknown = Closed { code, reason, cause: Cause::Lost, unsent: 0 };
+        self.outbox.closed().unwrap_or(unknown)
     }
 
     /// Waits for the end of what was closed: the client's close, the last of what is queued, the end of the stream. At
@@ -191,7 +261,7 @@ impl Reader {
     pub(crate) fn finish(mut self) -> Outcome {
         // What the client still sends before its own close is not handed out any more.
         while self.end.is_none() {
-            self.advance();
+            self.advance(None);
         }
         let done = if self.stream.read_is_interrupted() {
             let done = self.outbox.wait_until_done();
@@ -205,13 +275,7 @@ impl Reader {
         let is_clean =
             !done.has_failed && (matches!(self.end, Some(End::Close(_))) || !self.stream.was_cut());
         self.stream.cut();
-        Outcome {
-            by: self.closed_by.unwrap_or(Side::Server),
-            is_clean,
-            received: self.received,
-            sent: done.sent,
-            unsent: done.unsent,
-        }
+        Outcome { is_clean, received: self.received, sent: done.sent, unsent: done.unsent }
     }
 
     /// Reads and forgets until the client ends its stream. Closing before that could send a reset, which would eat
@@ -233,10 +297,13 @@ impl Reader {
     }
 }
 
+fn round_up(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
+}
+
 /// How a connection ended.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    pub(crate) by: Side,
     /// All that was to be sent was taken, and the client ended by itself.
     pub(crate) is_clean: bool,
     pub(crate) received: u64,

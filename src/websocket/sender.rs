@@ -9,7 +9,7 @@ use parking_lot::MutexGuard;
 
 use crate::net::stream::Stream;
 use crate::websocket::batch::Account;
-use crate::websocket::close::{Close, CloseCode};
+use crate::websocket::close::{Cause, Close, CloseCode};
 use crate::websocket::frame::Frame;
 use crate::websocket::outbox::Outbox;
 use crate::websocket::outbox_state::{self, Ending, OutboxState, Phase, Waiter, WriteHalf};
@@ -156,14 +156,14 @@ impl Outbox {
 
     /// Closes: after all that waits, the close frame goes out, then the stream ends, and nothing is taken any more.
     /// What has not ended by `close_timeout` is cut. Only the first call counts; whether this was it.
-    pub(crate) fn seal(self: &Arc<Self>, close: Close) -> bool {
+    pub(crate) fn seal(self: &Arc<Self>, close: Close, cause: Cause) -> bool {
         let frame = Frame::close(&close);
-        self.seal_with(close, Some(frame), Ending::Outbox)
+        self.seal_with((close, cause), Some(frame), Ending::Outbox)
     }
 
     /// Like [`seal`](Self::seal), without a close frame: for a client that ended without one.
-    pub(crate) fn seal_without_frame(self: &Arc<Self>, close: Close) -> bool {
-        self.seal_with(close, None, Ending::Outbox)
+    pub(crate) fn seal_without_frame(self: &Arc<Self>, close: Close, cause: Cause) -> bool {
+        self.seal_with((close, cause), None, Ending::Outbox)
     }
 
     /// Closes a client that is too slow. The reader is woken, because its handler shall learn of it now: the client may
@@ -171,14 +171,20 @@ impl Outbox {
     fn overflow(self: &Arc<Self>) {
         let close = Close::new(CloseCode::TRY_AGAIN_LATER, "slow receiver");
         let frame = Frame::close(&close);
+        let why = (close, Cause::SlowReceiver);
         if !Stream::CAN_INTERRUPT_READS {
-            self.seal_with(close, Some(frame), Ending::Outbox);
-        } else if self.seal_with(close, Some(frame), Ending::Reader) {
+            self.seal_with(why, Some(frame), Ending::Outbox);
+        } else if self.seal_with(why, Some(frame), Ending::Reader) {
             self.stream.interrupt_read();
         }
     }
 
-    fn seal_with(self: &Arc<Self>, close: Close, last: Option<Frame>, ending: Ending) -> bool {
+    fn seal_with(
+        self: &Arc<Self>,
+        why: (Close, Cause),
+        last: Option<Frame>,
+        ending: Ending,
+    ) -> bool {
         if self.is_sealed() {
             return false;
         }
@@ -192,7 +198,7 @@ impl Outbox {
         state.phase = Phase::Sealed;
         self.is_sealed.store(true, Ordering::Release);
         let rest = &mut *state.rest;
-        (rest.sealed, rest.last, rest.ending, rest.cut) = (Some(close), last, ending, Some(cut));
+        (rest.sealed, rest.last, rest.ending, rest.cut) = (Some(why), last, ending, Some(cut));
         self.changed.notify_all();
         self.write_what_waits(state);
         true
@@ -231,7 +237,6 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::net::watchdog::Watchdog;
-    use crate::websocket::close::Side;
     use crate::websocket::settings::Websocket;
     use bytes::Bytes;
     use std::io::Read;
@@ -260,8 +265,11 @@ mod tests {
         outbox.send_control(&Frame::ping(Bytes::from_static(b"!")));
         outbox.start();
         outbox.send(&text("late")).unwrap();
-        assert!(outbox.seal(Close::new(CloseCode::NORMAL, "")));
-        assert!(!outbox.seal(Close::new(CloseCode::GOING_AWAY, "")), "the first close counts");
+        assert!(outbox.seal(Close::new(CloseCode::NORMAL, ""), Cause::Program));
+        assert!(
+            !outbox.seal(Close::new(CloseCode::GOING_AWAY, ""), Cause::Program),
+            "the first close counts"
+        );
         assert_eq!(outbox.send(&text("too late")), Err(NotTaken::Closing));
         let done = outbox.wait_until_done();
         assert_eq!((done.has_failed, done.sent, done.unsent), (false, 2, 0));
@@ -301,10 +309,10 @@ mod tests {
     fn a_failure_gives_up_what_waits_and_says_how_much() {
         let (outbox, _peer) = outbox(&Websocket::new());
         outbox.send(&text("lost")).unwrap();
-        outbox.fail(Side::Client, "the cable was cut".to_owned());
+        outbox.fail(Cause::Lost, "the cable was cut".to_owned());
         assert_eq!(outbox.send(&text("too late")), Err(NotTaken::Closing));
         let done = outbox.wait_until_done();
         assert_eq!((done.has_failed, done.unsent), (true, 1));
-        assert_eq!(outbox.close().unwrap().reason, "the cable was cut");
+        assert_eq!(outbox.closed().unwrap().reason, "the cable was cut");
     }
 }

@@ -15,7 +15,7 @@ use crate::base::contained::contained;
 use crate::net::stream::Stream;
 use crate::net::watchdog::Flush;
 use crate::websocket::batch::{Account, Batch};
-use crate::websocket::close::Side;
+use crate::websocket::close::Cause;
 use crate::websocket::frame::Frame;
 use crate::websocket::outbox::Outbox;
 use crate::websocket::outbox_state::{
@@ -208,7 +208,7 @@ impl Outbox {
         self.watchdog.adopt_thread();
         loop {
             if contained(|| self.wait_for_client()).is_none() {
-                self.fail(Side::Server, "the writer thread panicked".to_owned());
+                self.fail(Cause::Lost, "the writer thread panicked".to_owned());
             }
             let mut state = self.state.lock();
             while state.rest.waiter == Waiter::Starting {
@@ -296,10 +296,10 @@ impl Outbox {
         self.watchdog.flush_soon(this);
     }
 
-    fn failure(&self, error: &io::Error) -> (Side, String) {
+    fn failure(&self, error: &io::Error) -> (Cause, String) {
         match error.kind() {
             ConnectionAborted => self.stalled(),
-            _ => (Side::Client, format!("cannot write: {error}")),
+            _ => (Cause::Lost, format!("cannot write: {error}")),
         }
     }
 }
