@@ -66,7 +66,7 @@
 //! # Other crates in the interface
 //!
 //! [`websocket::Bytes`] is that of `bytes` 1, [`Uuid`] that of `uuid` 1, [`prelude::log`] is `log` 0.4, and
-//! [`prelude::async_trait`] is that of `async-trait` 0.1: all are re-exported, so that a program need not name them. A new
+//! [`prelude::async_trait`] is that of `async-trait` 0.1, [`channel`] is `crossbeam-channel` 0.5: all are re-exported, so that a program need not name them. A new
 //! major version of one of these is a new major version of rwf. No other crate's types can be seen.
 //!
 //! # The house
@@ -79,9 +79,9 @@
 //! server/      error, pool, router, serve, acceptor, handle, signals, builder
 //!              start and stop; the threads of connections; a connection's requests, in order
 //! controller/  error, executor, settings, connection, request, http, session, socket,
-//!              websocket, function
+//!              websocket, function, events
 //!              what a program writes, and what it is given; the session inside `handle`
-//! comms/       session, topics, registry, reach
+//! comms/       session, topics, registry, reach, client
 //!              who is connected, and reaching them
 //! websocket/   close, header, message, decoder, frame, batch, outbox_state, settings, handshake, outbox, writer, sender, reader
 //!              RFC 6455; the only writer
@@ -120,7 +120,9 @@ pub mod session {
     pub use crate::comms::session::{ConnectionId, ParseSessionIdError, SessionId};
 }
 
+pub use crate::controller::events::events;
 pub use crate::controller::executor::block_on;
+pub use crossbeam_channel as channel;
 pub use rwf_macros as macros;
 pub use rwf_macros::{main, route};
 pub use uuid::Uuid;

@@ -1,8 +1,9 @@
 //! The names that most programs need: `use rwf::prelude::*;`
 
-pub use crate::comms::Comms;
+pub use crate::comms::{Client, Comms, SendError};
 pub use crate::controller::{
-    Controller, Error, RecvTimeoutError, Socket, TryRecvError, WebsocketController, websocket,
+    Controller, Error, Event, RecvTimeoutError, Socket, TryRecvError, WebsocketController,
+    websocket,
 };
 pub use crate::http::{Request, Response};
 pub use crate::session::{ConnectionId, SessionId};

@@ -52,10 +52,7 @@ impl WebsocketController for Witness {
             "close" => {
                 Comms::websocket(client).send("last words")?;
                 Comms::websocket(client).close(CloseCode::NORMAL, "asked")?;
-                assert_eq!(
-                    Comms::websocket(client).send("too late"),
-                    Err(rwf::comms::SendError::Closing)
-                );
+                assert_eq!(Comms::websocket(client).send("too late"), Err(SendError::Closing));
                 Ok(())
             }
             _ => Comms::websocket(client).send(message).map(drop).map_err(Error::from),

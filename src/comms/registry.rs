@@ -1,27 +1,44 @@
 //! Who is connected: the connections of each session, and the subscribers of each topic.
 
 use std::cell::RefCell;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
-use std::slice;
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use crate::comms::session::{ConnectionId, SessionId};
+use crate::comms::session::{ConnectionId, ServerId, SessionId};
 use crate::comms::topics::{SubscribeError, Topics};
 use crate::websocket::outbox::Outbox;
 
-/// Who is meant.
+/// Who is meant: `target`, but for `except`, of one server or of all.
+#[derive(Debug, Clone)]
+pub(crate) struct Receivers {
+    pub(crate) target: Target,
+    pub(crate) except: SmallVec<[Peer; 1]>,
+    pub(crate) server: Option<ServerId>,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     Session(SessionId),
     Connection(ConnectionId),
     Topic(String),
-    AllBut(SessionId),
     All,
+}
+
+/// A session or one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Session(SessionId),
+    Connection(ConnectionId),
+}
+
+impl From<Target> for Receivers {
+    fn from(target: Target) -> Self {
+        Self { target, except: SmallVec::new(), server: None }
+    }
 }
 
 /// Which connections a session has. An entry comes with a connection and goes with it; to ask for a session that is
@@ -33,57 +50,92 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Entries {
-    connections: BTreeMap<ConnectionId, (SessionId, Arc<Outbox>)>,
-    sessions: HashMap<SessionId, SessionConnections>,
+    connections: BTreeMap<ConnectionId, Entry>,
+    sessions: HashMap<SessionId, Tabs>,
     topics: Topics,
 }
 
+/// A connection.
+#[derive(Debug)]
+struct Entry {
+    session: SessionId,
+    server: ServerId,
+    outbox: Arc<Outbox>,
+}
+
+/// The connections of a session.
 #[derive(Debug, Default)]
-struct SessionConnections {
-    connections: SmallVec<[(ConnectionId, Arc<Outbox>); 1]>,
-    /// The length of `connections`, for a look without the lock.
+struct Tabs {
+    members: Members,
+    /// The length of `members`, for a look without the lock.
     count: Arc<AtomicUsize>,
 }
 
-/// Mostly one: a visitor with one tab costs no allocation.
-type Outboxes = SmallVec<[Arc<Outbox>; 1]>;
+/// Connections with their outboxes. Mostly one: a visitor with one tab costs no allocation.
+pub(crate) type Members = SmallVec<[(ConnectionId, Arc<Outbox>); 1]>;
 
 thread_local! {
     /// The connection whose handlers this thread runs.
     static OWN: RefCell<Option<Own>> = const { RefCell::new(None) };
 }
 
+/// A connection, for the thread that runs its handlers.
 #[derive(Debug, Clone)]
 struct Own {
+    member: [(ConnectionId, Arc<Outbox>); 1],
     session: SessionId,
-    outbox: Arc<Outbox>,
+    server: ServerId,
     /// How many connections the session has.
     count: Arc<AtomicUsize>,
+    /// Whether it can be reached still.
+    is_registered: bool,
 }
 
-/// Calls `act` with the outboxes that are meant. Most messages answer the client whose handler sends them: that takes no
-/// lock and no look-up.
-pub(crate) fn with_outboxes<T>(target: &Target, act: impl Fn(&[Arc<Outbox>]) -> T) -> T {
-    // A thread that ends may have lost `OWN` before a destructor of the program's sends its last words.
-    let own = OWN.try_with(|own| {
-        let own = own.borrow();
-        let own = own.as_ref().filter(|own| own.is_all_of(target))?;
-        Some(act(slice::from_ref(&own.outbox)))
-    });
-    own.ok().flatten().unwrap_or_else(|| act(&Registry::global().find(target)))
+/// Calls `act` with those who are meant. Most messages answer the client whose handler sends them: that takes no lock and
+/// no look-up.
+pub(crate) fn with_members<T>(
+    receivers: &Receivers,
+    act: impl Fn(&[(ConnectionId, Arc<Outbox>)]) -> T,
+) -> T {
+    let own = of_own(|own| own.is_all_of(receivers).then(|| act(&own.member)));
+    own.flatten().unwrap_or_else(|| act(&Registry::global().find(receivers)))
+}
+
+/// The connection whose handlers the calling thread runs.
+pub(crate) fn own_connection() -> Option<ConnectionId> {
+    of_own(|own| own.member[0].0)
+}
+
+/// The calling thread runs no handlers of its connection any more.
+pub(crate) fn leave_own() {
+    OWN.take();
+}
+
+fn of_own<T>(look: impl FnOnce(&Own) -> T) -> Option<T> {
+    // A thread that ends may have lost it before a destructor of the program's asks for it.
+    OWN.try_with(|own| own.borrow().as_ref().map(look)).ok().flatten()
 }
 
 impl Own {
-    fn is_all_of(&self, target: &Target) -> bool {
-        matches!(target, Target::Session(session) if *session == self.session)
-            && self.count.load(Ordering::Acquire) == 1
+    fn is_all_of(&self, receivers: &Receivers) -> bool {
+        let Receivers { target, except, server } = receivers;
+        self.is_registered
+            && except.is_empty()
+            && server.is_none_or(|server| server == self.server)
+            && match target {
+                Target::Session(session) => {
+                    *session == self.session && self.count.load(Ordering::Acquire) == 1
+                }
+                Target::Connection(connection) => *connection == self.member[0].0,
+                Target::Topic(_) | Target::All => false,
+            }
     }
 }
 
-impl SessionConnections {
+impl Tabs {
     fn update_count(&self) -> usize {
-        self.count.store(self.connections.len(), Ordering::Release);
-        self.connections.len()
+        self.count.store(self.members.len(), Ordering::Release);
+        self.members.len()
     }
 }
 
@@ -97,30 +149,36 @@ impl Registry {
     /// Adds a connection until the guard is dropped.
     pub(crate) fn register(
         &self,
+        server: ServerId,
         session: SessionId,
         connection: ConnectionId,
         outbox: Arc<Outbox>,
     ) -> Registration<'_> {
         let mut entries = self.entries.write();
-        entries.connections.insert(connection, (session.clone(), Arc::clone(&outbox)));
-        let of_session = entries.sessions.entry(session.clone()).or_default();
-        of_session.connections.push((connection, Arc::clone(&outbox)));
-        let connections = of_session.update_count();
-        let own = Own { session, outbox, count: Arc::clone(&of_session.count) };
-        Registration { registry: self, connection, connections, own }
+        let entry = Entry { session: session.clone(), server, outbox: Arc::clone(&outbox) };
+        entries.connections.insert(connection, entry);
+        let tabs = entries.sessions.entry(session.clone()).or_default();
+        tabs.members.push((connection, Arc::clone(&outbox)));
+        let connections = tabs.update_count();
+        let count = Arc::clone(&tabs.count);
+        let member = [(connection, outbox)];
+        let own = Own { member, session, server, count, is_registered: true };
+        Registration { registry: self, connections, own }
     }
 
-    /// The outboxes that are meant, cloned: they are used when the lock is released.
-    fn find(&self, target: &Target) -> Outboxes {
-        let mut outboxes = Outboxes::new();
-        self.entries.read().visit(target, |_, outbox| outboxes.push(Arc::clone(outbox)));
-        outboxes
+    /// Those who are meant, cloned: they are used when the lock is released.
+    fn find(&self, receivers: &Receivers) -> Members {
+        self.entries.read().members(receivers)
     }
 
-    pub(crate) fn subscribe(&self, target: &Target, topic: &str) -> Result<usize, SubscribeError> {
+    pub(crate) fn subscribe(
+        &self,
+        receivers: &Receivers,
+        topic: &str,
+    ) -> Result<usize, SubscribeError> {
         let mut entries = self.entries.write();
         let mut result = Ok(0);
-        for (connection, outbox) in entries.members(target) {
+        for (connection, outbox) in entries.members(receivers) {
             match entries.topics.subscribe(connection, &outbox, topic) {
                 Ok(is_new) => result = result.map(|count| count + usize::from(is_new)),
                 Err(error) => result = Err(error),
@@ -129,9 +187,9 @@ impl Registry {
         result
     }
 
-    pub(crate) fn unsubscribe(&self, target: &Target, topic: &str) -> usize {
+    pub(crate) fn unsubscribe(&self, receivers: &Receivers, topic: &str) -> usize {
         let mut entries = self.entries.write();
-        let members = entries.members(target).into_iter();
+        let members = entries.members(receivers).into_iter();
         members.filter(|(connection, _)| entries.topics.unsubscribe(*connection, topic)).count()
     }
 
@@ -148,31 +206,45 @@ impl Registry {
 }
 
 impl Entries {
+    fn members(&self, receivers: &Receivers) -> Members {
+        let mut members = Members::new();
+        let is_for_all = receivers.except.is_empty() && receivers.server.is_none();
+        self.visit(&receivers.target, |connection, outbox| {
+            if is_for_all || self.is_meant(connection, receivers) {
+                members.push((connection, Arc::clone(outbox)));
+            }
+        });
+        members
+    }
+
     fn visit(&self, target: &Target, mut visit: impl FnMut(ConnectionId, &Arc<Outbox>)) {
-        let connections = self.connections.iter();
         match target {
             Target::Session(session) => {
-                let connections = self.sessions.get(session).map(|session| &session.connections);
-                connections.into_iter().flatten().for_each(|(id, outbox)| visit(*id, outbox));
+                let members = self.sessions.get(session).map(|tabs| &tabs.members);
+                members.into_iter().flatten().for_each(|(id, outbox)| visit(*id, outbox));
             }
             Target::Connection(connection) => {
                 let entry = self.connections.get(connection);
-                entry.into_iter().for_each(|(_, outbox)| visit(*connection, outbox));
+                entry.into_iter().for_each(|entry| visit(*connection, &entry.outbox));
             }
             Target::Topic(topic) => {
                 self.topics.subscribers(topic).for_each(|(id, outbox)| visit(id, outbox));
             }
-            Target::AllBut(excluded) => connections
-                .filter(|(_, (session, _))| session != excluded)
-                .for_each(|(id, (_, outbox))| visit(*id, outbox)),
-            Target::All => connections.for_each(|(id, (_, outbox))| visit(*id, outbox)),
+            Target::All => {
+                self.connections.iter().for_each(|(id, entry)| visit(*id, &entry.outbox));
+            }
         }
     }
 
-    fn members(&self, target: &Target) -> Vec<(ConnectionId, Arc<Outbox>)> {
-        let mut members = Vec::new();
-        self.visit(target, |connection, outbox| members.push((connection, Arc::clone(outbox))));
-        members
+    /// Whether a connection that the target names is of the server that is meant, and none of those left out.
+    fn is_meant(&self, connection: ConnectionId, receivers: &Receivers) -> bool {
+        let Some(entry) = self.connections.get(&connection) else { return false };
+        let is_left_out = |peer: &Peer| match peer {
+            Peer::Session(session) => *session == entry.session,
+            Peer::Connection(id) => *id == connection,
+        };
+        receivers.server.is_none_or(|server| server == entry.server)
+            && !receivers.except.iter().any(is_left_out)
     }
 }
 
@@ -180,7 +252,6 @@ impl Entries {
 #[derive(Debug)]
 pub(crate) struct Registration<'a> {
     registry: &'a Registry,
-    connection: ConnectionId,
     connections: usize,
     own: Own,
 }
@@ -195,22 +266,34 @@ impl Registration<'_> {
     pub(crate) fn connections(&self) -> usize {
         self.connections
     }
+
+    fn connection(&self) -> ConnectionId {
+        self.own.member[0].0
+    }
 }
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
+        let connection = self.connection();
         let mut entries = self.registry.entries.write();
         // `self` holds its outbox, so none is dropped under the lock, with payloads whose destructors are the program's.
-        entries.connections.remove(&self.connection);
-        entries.topics.leave(self.connection);
-        if let Entry::Occupied(mut entry) = entries.sessions.entry(self.own.session.clone()) {
-            entry.get_mut().connections.retain(|(connection, _)| *connection != self.connection);
-            if entry.get().update_count() == 0 {
-                entry.remove();
+        entries.connections.remove(&connection);
+        entries.topics.leave(connection);
+        if let hash_map::Entry::Occupied(mut tabs) =
+            entries.sessions.entry(self.own.session.clone())
+        {
+            tabs.get_mut().members.retain(|(id, _)| *id != connection);
+            if tabs.get().update_count() == 0 {
+                tabs.remove();
             }
         }
         drop(entries);
-        OWN.take();
+        let _ = OWN.try_with(|own| {
+            if let Some(own) = own.borrow_mut().as_mut().filter(|own| own.member[0].0 == connection)
+            {
+                own.is_registered = false;
+            }
+        });
     }
 }
 
@@ -220,31 +303,53 @@ mod tests {
     use crate::net::stream::Stream;
     use crate::net::watchdog::Watchdog;
     use crate::websocket::settings::Websocket;
+    use smallvec::smallvec;
     use std::net::{TcpListener, TcpStream};
 
     pub(super) fn outbox() -> Arc<Outbox> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = Arc::new(Stream::new(peer, true).unwrap());
-        Outbox::new(stream, Watchdog::default(), &Websocket::new(), usize::MAX, Vec::new())
+        Outbox::new(
+            stream,
+            Watchdog::default(),
+            &Websocket::new(),
+            usize::MAX,
+            Vec::new(),
+            "a tab".into(),
+        )
+    }
+
+    pub(super) fn register(
+        registry: &Registry,
+        session: SessionId,
+        connection: ConnectionId,
+        outbox: Arc<Outbox>,
+    ) -> Registration<'_> {
+        registry.register(ServerId::next(), session, connection, outbox)
+    }
+
+    pub(super) fn all_but(session: impl Into<SessionId>) -> Receivers {
+        let except = smallvec![Peer::Session(session.into())];
+        Receivers { except, ..Target::All.into() }
     }
 
     #[test]
     fn entries_come_and_go_with_connections() {
         let registry = Registry::default();
         let session = SessionId::from(1);
-        assert_eq!(registry.find(&Target::Session(session.clone())).len(), 0);
+        assert_eq!(registry.find(&Target::Session(session.clone()).into()).len(), 0);
         assert_eq!(registry.len(), (0, 0), "asking leaves nothing behind");
 
         let first = ConnectionId::next();
-        let one = registry.register(session.clone(), first, outbox());
-        let two = registry.register(session.clone(), ConnectionId::next(), outbox());
-        let other = registry.register(2.into(), ConnectionId::next(), outbox());
-        let count = |target: Target| registry.find(&target).len();
+        let one = register(&registry, session.clone(), first, outbox());
+        let two = register(&registry, session.clone(), ConnectionId::next(), outbox());
+        let other = register(&registry, 2.into(), ConnectionId::next(), outbox());
+        let count = |target: Target| registry.find(&target.into()).len();
         assert_eq!(count(Target::Session(session.clone())), 2);
         assert_eq!(count(Target::Connection(first)), 1);
-        assert_eq!(count(Target::AllBut(session.clone())), 1);
-        assert_eq!(count(Target::AllBut(3.into())), 3);
+        assert_eq!(registry.find(&all_but(&session)).len(), 1);
+        assert_eq!(registry.find(&all_but(3)).len(), 3);
         assert_eq!(count(Target::All), 3);
 
         drop(one);
@@ -258,37 +363,41 @@ mod tests {
     fn topics_are_there_while_somebody_has_subscribed() {
         let registry = Registry::default();
         let (a, b) = (ConnectionId::next(), ConnectionId::next());
-        let one = registry.register(1.into(), a, outbox());
-        let _two = registry.register(2.into(), b, outbox());
-        let topic = |name: &str| registry.find(&Target::Topic(name.to_owned())).len();
-        assert_eq!(registry.subscribe(&Target::Session(3.into()), "news"), Ok(0), "nobody");
+        let one = register(&registry, 1.into(), a, outbox());
+        let _two = register(&registry, 2.into(), b, outbox());
+        let topic = |name: &str| registry.find(&Target::Topic(name.to_owned()).into()).len();
+        assert_eq!(registry.subscribe(&Target::Session(3.into()).into(), "news"), Ok(0), "nobody");
         assert_eq!((topic("news"), registry.topics()), (0, (0, 0)));
 
-        assert_eq!(registry.subscribe(&Target::All, "news"), Ok(2));
-        assert_eq!(registry.subscribe(&Target::Connection(a), "news"), Ok(0), "it has already");
-        assert_eq!(registry.subscribe(&Target::Connection(a), "sport"), Ok(1));
+        assert_eq!(registry.subscribe(&Target::All.into(), "news"), Ok(2));
+        assert_eq!(
+            registry.subscribe(&Target::Connection(a).into(), "news"),
+            Ok(0),
+            "it has already"
+        );
+        assert_eq!(registry.subscribe(&Target::Connection(a).into(), "sport"), Ok(1));
         assert_eq!((topic("news"), topic("sport"), registry.topics()), (2, 1, (2, 2)));
 
-        assert_eq!(registry.unsubscribe(&Target::All, "sport"), 1);
+        assert_eq!(registry.unsubscribe(&Target::All.into(), "sport"), 1);
         assert_eq!((topic("sport"), registry.topics()), (0, (1, 2)));
-        assert_eq!(registry.unsubscribe(&Target::All, "sport"), 0);
+        assert_eq!(registry.unsubscribe(&Target::All.into(), "sport"), 0);
         drop(one);
         assert_eq!((topic("news"), registry.topics()), (1, (1, 1)));
-        assert_eq!(registry.unsubscribe(&Target::Topic("news".to_owned()), "news"), 1);
+        assert_eq!(registry.unsubscribe(&Target::Topic("news".to_owned()).into(), "news"), 1);
         assert_eq!(registry.topics(), (0, 0));
     }
 
     #[test]
     fn a_connection_has_so_many_topics_and_no_more() {
         let registry = Registry::default();
-        let _one = registry.register(1.into(), ConnectionId::next(), outbox());
-        let subscribe = |topic: &str| registry.subscribe(&Target::All, topic);
+        let _one = register(&registry, 1.into(), ConnectionId::next(), outbox());
+        let subscribe = |topic: &str| registry.subscribe(&Target::All.into(), topic);
         for number in 0..128 {
             assert_eq!(subscribe(&number.to_string()), Ok(1));
         }
         assert_eq!(subscribe("one more"), Err(SubscribeError::TooMany));
         assert_eq!(subscribe("7"), Ok(0), "it has that one");
-        assert_eq!(registry.unsubscribe(&Target::All, "7"), 1);
+        assert_eq!(registry.unsubscribe(&Target::All.into(), "7"), 1);
         assert_eq!(subscribe(&"x".repeat(256)), Err(SubscribeError::TooLong));
         assert_eq!(subscribe(&"x".repeat(255)), Ok(1));
     }
@@ -300,7 +409,7 @@ mod properties {
 
     use proptest::prelude::*;
 
-    use super::tests::outbox;
+    use super::tests::{all_but, outbox, register};
     use super::*;
 
     /// What happens to a registry; a number chooses among what there is.
@@ -321,28 +430,37 @@ mod properties {
     type Model = HashMap<ConnectionId, (SessionId, Arc<Outbox>)>;
 
     /// Compares what the registry finds with what the model holds.
-    fn check(registry: &Registry, model: &Model, target: &Target) {
-        let found = registry.find(target);
-        let expected = model.iter().filter(|(connection, (session, _))| match target {
-            Target::Session(wanted) => session == wanted,
-            Target::Connection(wanted) => *connection == wanted,
-            Target::AllBut(excluded) => session != excluded,
-            Target::Topic(_) => unreachable!("checked by itself"),
-            Target::All => true,
+    fn check(registry: &Registry, model: &Model, receivers: &Receivers) {
+        let found = registry.find(receivers);
+        let expected = model.iter().filter(|(connection, (session, _))| {
+            let is_left_out = receivers.except.contains(&Peer::Session(session.clone()))
+                || receivers.except.contains(&Peer::Connection(**connection));
+            !is_left_out
+                && match &receivers.target {
+                    Target::Session(wanted) => session == wanted,
+                    Target::Connection(wanted) => *connection == wanted,
+                    Target::Topic(_) => unreachable!("checked by itself"),
+                    Target::All => true,
+                }
         });
-        let addresses: HashSet<_> = found.iter().map(Arc::as_ptr).collect();
+        let addresses: HashSet<_> = found.iter().map(|(_, outbox)| Arc::as_ptr(outbox)).collect();
         let expected: HashSet<_> = expected.map(|(_, (_, outbox))| Arc::as_ptr(outbox)).collect();
-        assert_eq!(addresses, expected, "{target:?}");
-        assert_eq!(found.len(), expected.len(), "{target:?}: one of them twice");
+        assert_eq!(addresses, expected, "{receivers:?}");
+        assert_eq!(found.len(), expected.len(), "{receivers:?}: one of them twice");
     }
 
     fn check_all(registry: &Registry, model: &Model, gone: ConnectionId) {
         let sessions = (0..5).map(SessionId::from);
-        let targets = sessions
-            .flat_map(|session| [Target::Session(session.clone()), Target::AllBut(session)]);
-        let connections = model.keys().copied().chain([gone]).map(Target::Connection);
-        for target in targets.chain(connections).chain([Target::All]) {
-            check(registry, model, &target);
+        let of_sessions = sessions
+            .flat_map(|session| [Target::Session(session.clone()).into(), all_but(session)]);
+        let connections = model.keys().copied().chain([gone]);
+        let of_connections = connections.flat_map(|connection| {
+            let mut all_but_two = all_but(2);
+            all_but_two.except.push(Peer::Connection(connection));
+            [Target::Connection(connection).into(), all_but_two]
+        });
+        for receivers in of_sessions.chain(of_connections).chain([Target::All.into()]) {
+            check(registry, model, &receivers);
         }
         let sessions: HashSet<_> = model.values().map(|(session, _)| session).collect();
         assert_eq!(registry.len(), (model.len(), sessions.len()), "nothing is left behind");
@@ -362,11 +480,11 @@ mod properties {
                     Action::Register(session) => {
                         let Some(outbox) = free.pop() else { continue };
                         let (session, connection) = (SessionId::from(session), ConnectionId::next());
-                        registrations.push(registry.register(session.clone(), connection, outbox.clone()));
+                        registrations.push(register(&registry, session.clone(), connection, outbox.clone()));
                         model.insert(connection, (session, outbox));
                     }
                     Action::Drop(index) if !registrations.is_empty() => {
-                        gone = registrations.swap_remove(index % registrations.len()).connection;
+                        gone = registrations.swap_remove(index % registrations.len()).connection();
                         free.extend(model.remove(&gone).map(|(_, outbox)| outbox));
                     }
                     Action::Drop(_) => {}

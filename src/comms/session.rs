@@ -247,6 +247,17 @@ impl ConnectionId {
     }
 }
 
+/// One server of the process. Unique, never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ServerId(u64);
+
+impl ServerId {
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 impl From<&Self> for ConnectionId {
     fn from(connection: &Self) -> Self {
         *connection

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::base::deadline;
-use crate::comms::session::ConnectionId;
+use crate::comms::session::{ConnectionId, ServerId};
 use crate::controller::settings::Settings;
 use crate::net::os::Stop;
 use crate::net::stream::Stream;
@@ -29,6 +29,7 @@ const STOP_QUIET: Duration = Duration::from_millis(100);
 /// What all connections of a server share.
 #[derive(Debug)]
 pub(crate) struct Context {
+    pub(crate) id: ServerId,
     pub(crate) settings: Settings,
     pub(crate) watchdog: Watchdog,
     /// Where the server listens.
@@ -46,7 +47,16 @@ impl Context {
         let watchdog = Watchdog::default();
         let (is_stopping, stop) = (AtomicBool::new(false), Stop::new()?);
         let (began, clock) = (Instant::now(), AtomicU64::new(1));
-        Ok(Self { settings, watchdog, local_addr, is_stopping, stop, began, clock })
+        Ok(Self {
+            id: ServerId::next(),
+            settings,
+            watchdog,
+            local_addr,
+            is_stopping,
+            stop,
+            began,
+            clock,
+        })
     }
 
     /// Sets the clock by which handlers are timed, which only the watchdog does.
@@ -81,7 +91,7 @@ pub(crate) struct Connection {
     /// When the handler that runs now began, by the context's clock; or [`NO_HANDLER`], or [`WARNED`].
     handler_began: AtomicU64,
     /// What the handlers work on, for people.
-    task: Mutex<String>,
+    task: Mutex<Arc<str>>,
 }
 
 impl Connection {
@@ -95,17 +105,17 @@ impl Connection {
             was_lost: AtomicBool::new(false),
             is_answered: AtomicBool::new(false),
             handler_began: AtomicU64::new(NO_HANDLER),
-            task: Mutex::default(),
+            task: Mutex::new("".into()),
         }
     }
 
     /// Says what the handlers from here on work on.
-    pub(crate) fn set_task(&self, task: String) {
+    pub(crate) fn set_task(&self, task: Arc<str>) {
         *self.task.lock() = task;
     }
 
-    pub(crate) fn task(&self) -> String {
-        self.task.lock().clone()
+    pub(crate) fn task(&self) -> Arc<str> {
+        Arc::clone(&self.task.lock())
     }
 
     /// A handler begins to run, on the connection's own thread.

@@ -2,6 +2,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod error;
+pub(crate) mod events;
 pub(crate) mod executor;
 pub(crate) mod function;
 pub(crate) mod http;
@@ -12,6 +13,7 @@ pub(crate) mod socket;
 pub(crate) mod websocket;
 
 pub use self::error::Error;
+pub use self::events::{Event, Events, events};
 pub use self::function::{Endpoint, websocket};
 pub use self::http::Controller;
 pub use self::socket::{Iter, RecvError, RecvTimeoutError, Socket, TryRecvError};

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use crate::comms::reach::ServerComms;
 use crate::comms::session::{ConnectionId, Secret, SessionId};
 use crate::controller::connection::{Connection, Context};
 use crate::controller::error::Error;
@@ -204,6 +205,12 @@ impl Request {
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
         self.shared.connection_id
+    }
+
+    /// Reaches the clients of this server, where [`Comms`](crate::comms::Comms) reaches those of the whole process.
+    #[must_use]
+    pub fn comms(&self) -> ServerComms {
+        ServerComms::new(self.context().id)
     }
 
     /// The same request in another session, for a controller that found out by itself who the client is.

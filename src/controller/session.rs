@@ -9,7 +9,7 @@ use crate::base::contained::contained;
 use crate::base::rule::Unfit;
 use crate::base::shown::Shown;
 use crate::comms::reach::SendError;
-use crate::comms::registry::{Registration, Registry};
+use crate::comms::registry::{self, Registration, Registry};
 use crate::comms::session::SessionId;
 use crate::controller::connection::Connection;
 use crate::controller::error::Error;
@@ -37,8 +37,7 @@ pub(crate) struct Session {
     /// Why it is closed, once it is over for the program.
     closed: OnceCell<Closed>,
     /// What tells the log's lines of this connection and session from others.
-    who: String,
-    path: String,
+    label: Arc<str>,
     began: Instant,
 }
 
@@ -115,23 +114,36 @@ impl Session {
         let context = &connection.context;
         let (stream, watchdog) = (Arc::clone(&connection.stream), context.watchdog.clone());
         let process_bytes = context.settings.max_queued_bytes;
-        let outbox = Outbox::new(stream.clone(), watchdog, settings, process_bytes, opening);
+        let client = request.session_id();
+        let label = format!(
+            "connection={} session={} path={}",
+            connection.id,
+            Shown::field(&client),
+            Shown::value(request.path())
+        );
+        let label: Arc<str> = label.into();
+        let outbox = Outbox::new(
+            stream.clone(),
+            watchdog,
+            settings,
+            process_bytes,
+            opening,
+            Arc::clone(&label),
+        );
         if !connection.upgrade(&outbox) {
             return Err(Upgrade { connection, rest });
         }
         // The controller has become a session.
         connection.leave_handler();
-        let client = request.session_id();
         // Before the 101: when the client has seen that, what is sent to its session reaches it.
         let registration =
-            Registry::global().register(client.clone(), connection.id, outbox.clone());
+            Registry::global().register(context.id, client.clone(), connection.id, outbox.clone());
         registration.enter();
         outbox.start();
         let connections = registration.connections();
         let reader = Reader::new(stream, outbox.clone(), settings, rest);
         let session = Self {
-            who: format!("connection={} session={}", connection.id, Shown::field(&client)),
-            path: Shown::value(request.path()).to_string(),
+            label,
             subprotocol: request.subprotocol(&settings.subprotocols).map(str::to_owned),
             request: request.clone(),
             client,
@@ -147,7 +159,7 @@ impl Session {
 
     /// The parts of path and session that tell threads apart, in the 15 bytes that systems show.
     fn name_thread(&self) {
-        self.connection.set_task(format!("{} path={}", self.who, self.path));
+        self.connection.set_task(Arc::clone(&self.label));
         let path = self.request.path().trim_start_matches('/');
         os::name_thread(&format!("{path:.6} {:.8}", Shown::value(&self.client).to_string()));
     }
@@ -180,6 +192,7 @@ impl Session {
         self.connection.leave_handler();
         self.outbox.seal(close, Cause::Program);
         drop(self.registration.take());
+        registry::leave_own();
         let Some(mut reader) = self.take_reader() else {
             // The program has kept the socket, so that nobody reads what the client still says.
             self.outbox.wait_until_done();
@@ -228,17 +241,14 @@ impl Session {
                 (log::Level::Error, what, Ended { close, is_send_error: false })
             }
         };
-        contained(|| log::log!(level, "{method} of {} {what}", self.who));
+        contained(|| log::log!(level, "{method} of {} {what}", self.label));
         ended
     }
 
     #[inline(never)]
     fn log_begin(&self, name: &str) {
-        let Self { who, path, connection, .. } = self;
-        log::info!(
-            "websocket connected {who} path={path} controller={name} peer={}",
-            connection.peer
-        );
+        let Self { label, connection, .. } = self;
+        log::info!("websocket connected {label} controller={name} peer={}", connection.peer);
     }
 
     #[inline(never)]
@@ -249,10 +259,9 @@ impl Session {
             count => format!(" lost={count}"),
         };
         log::info!(
-            "websocket closed {} path={} code={} reason={:?} by={} after={:.3?} \
+            "websocket closed {} code={} reason={:?} by={} after={:.3?} \
              in={received} out={sent}{lost} cause={}",
-            self.who,
-            self.path,
+            self.label,
             closed.code,
             Shown::value(&closed.reason),
             closed.cause.by(),

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::base::deadline;
-use crate::comms::reach::SendError;
+use crate::comms::client::Client;
+use crate::comms::reach::{SendError, ServerComms};
 use crate::comms::session::{ConnectionId, SessionId};
 use crate::controller::request::Request;
 use crate::controller::session::Session;
@@ -13,7 +14,7 @@ use crate::websocket::close::{Cause, Close, CloseCode, Closed, InvalidClose};
 use crate::websocket::frame::Frame;
 use crate::websocket::message::Message;
 use crate::websocket::reader::{Reader, TimedOut};
-use crate::websocket::sender::NotTaken;
+use crate::websocket::sender::Patience;
 
 /// One open WebSocket, on the thread that serves it.
 ///
@@ -63,8 +64,8 @@ use crate::websocket::sender::NotTaken;
 /// The log warns of a function that for [`handler_warning`](crate::http::Server::handler_warning) neither receives nor
 /// returns. To send to a client that has left is an error, so that a loop that only sends ends too.
 ///
-/// Other threads send to it through a [`Comms`](crate::comms::Comms), by its session or
-/// [`connection_id`](Self::connection_id), also while it waits.
+/// Other threads send to it through its [`client`](Self::client), or a [`Comms`](crate::comms::Comms) that names its
+/// session or connection, also while it waits.
 pub struct Socket {
     session: Rc<Session>,
     /// Until it is dropped.
@@ -177,11 +178,34 @@ impl Socket {
     /// The client has left or is being closed, or its outbox is full: then it is closed as too slow, unless the
     /// [settings](crate::controller::Overflow) have the message refused.
     pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        let frame = Frame::message(message.into());
-        self.session.outbox.send(&frame).map_err(|error| match error {
-            NotTaken::Full => SendError::Full,
-            NotTaken::Closing => SendError::Closing,
-        })
+        self.send_with(message.into(), Patience::Settings)
+    }
+
+    /// Sends a message like [`send`](Self::send), and does not wait for room.
+    ///
+    /// # Errors
+    ///
+    /// The client has left or is being closed, or its outbox is full; it is not closed for that.
+    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+        self.send_with(message.into(), Patience::Until(None))
+    }
+
+    /// Sends a message like [`send`](Self::send), and waits up to `timeout` for room.
+    ///
+    /// # Errors
+    ///
+    /// The client has left or is being closed, or its outbox stays full; it is not closed for that.
+    pub fn send_timeout(
+        &self,
+        message: impl Into<Message>,
+        timeout: Duration,
+    ) -> Result<(), SendError> {
+        self.send_with(message.into(), Patience::Until(Some(deadline::after(timeout))))
+    }
+
+    fn send_with(&self, message: Message, patience: Patience) -> Result<(), SendError> {
+        let sent = self.session.outbox.send_with(&Frame::message(message), patience);
+        sent.map_err(SendError::from)
     }
 
     /// Closes the WebSocket: what is queued goes out first, then the close frame, and nothing is received any more.
@@ -212,6 +236,19 @@ impl Socket {
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
         self.session.connection.id
+    }
+
+    /// This client for others: to keep, and to send to from other threads.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        let session = self.session_id().clone();
+        Client::new(self.connection_id(), session, &self.session.outbox)
+    }
+
+    /// Reaches the clients of this server.
+    #[must_use]
+    pub fn comms(&self) -> ServerComms {
+        self.session.request.comms()
     }
 
     /// The subprotocol that was agreed on: the first that the client offered of those in the

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::base::contained::contained;
 use crate::base::deadline;
+use crate::comms::reach::ServerComms;
 use crate::net::os::AcceptWaker;
 use crate::server::acceptor::Connections;
 use crate::server::error::Error;
@@ -103,6 +104,12 @@ impl ServerHandle {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.running.local_addr
+    }
+
+    /// Reaches the clients of this server, where [`Comms`](crate::comms::Comms) reaches those of the whole process.
+    #[must_use]
+    pub fn comms(&self) -> ServerComms {
+        ServerComms::new(self.running.connections.context.id)
     }
 
     /// Shuts the server down, and waits for that:

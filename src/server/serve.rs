@@ -194,7 +194,8 @@ impl Exchange<'_> {
     /// Calls a controller: its error or panic becomes an answer, and a note for the log.
     fn call(&self, route: &Route, request: &Request) -> Response {
         let (method, path) = (request.method(), Shown::value(request.path()));
-        self.connection.set_task(format!("{method} {path} connection={}", self.connection.id));
+        self.connection
+            .set_task(format!("{method} {path} connection={}", self.connection.id).into());
         self.connection.enter_handler();
         let result = contained(|| {
             // The error is the program's code too, in its texts and in its end.

@@ -44,6 +44,8 @@ pub(crate) struct Outbox {
     pub(super) stream: Arc<Stream>,
     pub(super) watchdog: Watchdog,
     pub(super) limits: OutboxLimits,
+    /// The connection's name in the log.
+    pub(super) label: Arc<str>,
     /// The thread that reads this connection and runs its handlers.
     reader: ThreadId,
     /// Whether `OutboxState::phase` is not `Open` any more, for a look without the lock.
@@ -77,6 +79,7 @@ impl Outbox {
         settings: &Websocket,
         process_bytes: usize,
         opening: Vec<u8>,
+        label: Arc<str>,
     ) -> Arc<Self> {
         Arc::new(Self {
             stream,
@@ -90,6 +93,7 @@ impl Outbox {
                 write_timeout: settings.write_timeout,
                 close_timeout: settings.close_timeout,
             },
+            label,
             reader: THIS_THREAD.with(|id| *id),
             is_sealed: AtomicBool::new(false),
             state: Mutex::new(OutboxState::new(opening)),
@@ -109,7 +113,10 @@ impl Outbox {
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let stream = Arc::new(Stream::new(listener.accept().unwrap().0, true).unwrap());
-        (Self::new(stream, watchdog, settings, usize::MAX, b"opening".to_vec()), client)
+        (
+            Self::new(stream, watchdog, settings, usize::MAX, b"opening".to_vec(), "a tab".into()),
+            client,
+        )
     }
 
     /// To how many topics its connection may subscribe.

@@ -3,10 +3,12 @@
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
+use crate::base::contained::contained;
+use crate::base::deadline;
 use crate::net::stream::Stream;
 use crate::websocket::batch::Account;
 use crate::websocket::close::{Cause, Close, CloseCode};
@@ -22,6 +24,8 @@ const MAX_GATHERED: usize = 32 << 10;
 /// How long a sender that finds the outbox full lets another one finish its write. That does not wait for the client, but
 /// on a machine that is busy it may wait for a processor.
 const WRITE_PATIENCE: Duration = Duration::from_secs(1);
+/// So long a handler waits for its own client before the log warns of it: it may hold a lock meanwhile.
+const SILENT_WAIT: Duration = Duration::from_secs(1);
 /// How long whoever waits for a client may take to notice that its socket was cut.
 const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -30,6 +34,16 @@ const CUT_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) enum NotTaken {
     Full,
     Closing,
+}
+
+/// How long a sender waits for room in a full outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// As the endpoint's settings say: a handler waits for its own client, up to the write timeout; for others nobody
+    /// does, and a client that is too slow is closed or its message refused.
+    Settings,
+    /// Until then, if at all, whoever it is; the client is not judged.
+    Until(Option<Instant>),
 }
 
 /// How an outbox ended.
@@ -52,19 +66,27 @@ impl Outbox {
         }
     }
 
-    /// Takes a message for the client. The caller does not wait for the client, unless it is the connection's own
-    /// handler: then it waits for room, up to the write timeout, which holds back a client that floods.
+    /// Takes a message for the client, as the endpoint's settings say.
     pub(crate) fn send(self: &Arc<Self>, frame: &Frame) -> Result<(), NotTaken> {
+        self.send_with(frame, Patience::Settings)
+    }
+
+    /// Takes a message for the client, if need be when there is room.
+    pub(crate) fn send_with(
+        self: &Arc<Self>,
+        frame: &Frame,
+        patience: Patience,
+    ) -> Result<(), NotTaken> {
         let mut state = self.state.lock();
         if !self.has_room(&state, frame) {
-            state = self.make_room(state, frame);
+            state = self.make_room(state, frame, patience);
         }
         if state.phase != Phase::Open {
             return Err(NotTaken::Closing);
         }
         if !self.has_room(&state, frame) {
             drop(state);
-            if self.limits.overflow == Overflow::Close {
+            if patience == Patience::Settings && self.limits.overflow == Overflow::Close {
                 self.overflow();
             }
             return Err(NotTaken::Full);
@@ -96,11 +118,12 @@ impl Outbox {
                 && (!state.is_slow() || process_has_room()))
     }
 
-    /// Before a client is judged slow, what it would take is tried. Its own handler then waits for room.
+    /// Before a client is called slow, what it would take is tried; then this waits for room as `patience` says.
     fn make_room<'a>(
         self: &'a Arc<Self>,
         mut state: MutexGuard<'a, OutboxState>,
         frame: &Frame,
+        patience: Patience,
     ) -> MutexGuard<'a, OutboxState> {
         let has_room = |state: &OutboxState| self.has_room(state, frame);
         self.wait_for(&mut state, WRITE_PATIENCE, |state| has_room(state) || state.is_here());
@@ -108,10 +131,30 @@ impl Outbox {
             self.write_and_call_waiter(state);
             state = self.state.lock();
         }
-        if self.is_read_by_this_thread() {
-            self.wait_for(&mut state, self.limits.write_timeout, has_room);
+        match patience {
+            Patience::Settings if self.is_read_by_this_thread() => {
+                let timeout = self.limits.write_timeout;
+                let silent = timeout.min(SILENT_WAIT);
+                self.wait_for(&mut state, silent, has_room);
+                if silent < timeout && state.phase == Phase::Open && !has_room(&state) {
+                    MutexGuard::unlocked(&mut state, || contained(|| self.warn_of_wait()));
+                    self.wait_for(&mut state, timeout - silent, has_room);
+                }
+            }
+            Patience::Until(Some(deadline)) => {
+                self.wait_for(&mut state, deadline::until(deadline), has_room);
+            }
+            Patience::Settings | Patience::Until(None) => {}
         }
         state
+    }
+
+    #[inline(never)]
+    fn warn_of_wait(&self) {
+        log::warn!(
+            "a handler waits for its own client to take messages, and holds up whoever waits for it: {}",
+            self.label
+        );
     }
 
     /// Sends a ping or pong, ahead of the messages that wait. Only the reader does.
@@ -242,7 +285,6 @@ mod tests {
     use std::io::Read;
     use std::net::TcpStream;
     use std::thread;
-    use std::time::Instant;
 
     fn text(text: &str) -> Frame {
         Frame::message(text.into())

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use crate::comms::registry::{Registration, Registry};
-use crate::comms::session::{ConnectionId, SessionId};
+use crate::comms::session::{ConnectionId, ServerId, SessionId};
 use crate::controller::settings::Settings;
 use crate::http::parser::{self, Parser, Step};
 use crate::net::stream::Stream;
@@ -96,8 +96,9 @@ pub fn register(sessions: &[SessionId]) -> io::Result<Registered> {
     let (watchdog, settings) = (Watchdog::default(), Websocket::new());
     let registration = |session: &SessionId| {
         let (stream, watchdog) = (Arc::clone(&stream), watchdog.clone());
-        let outbox = Outbox::new(stream, watchdog, &settings, usize::MAX, Vec::new());
-        Registry::global().register(session.clone(), ConnectionId::next(), outbox)
+        let outbox =
+            Outbox::new(stream, watchdog, &settings, usize::MAX, Vec::new(), "a tab".into());
+        Registry::global().register(ServerId::next(), session.clone(), ConnectionId::next(), outbox)
     };
     Ok(Registered { _registrations: sessions.iter().map(registration).collect() })
 }

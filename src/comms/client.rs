@@ -1,0 +1,134 @@
+//! One client that can be kept: sends to it and closes it, from any thread.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::base::deadline;
+use crate::comms::reach::SendError;
+use crate::comms::session::{ConnectionId, SessionId};
+use crate::websocket::close::{Cause, Close, CloseCode, InvalidClose};
+use crate::websocket::frame::Frame;
+use crate::websocket::message::Message;
+use crate::websocket::outbox::Outbox;
+use crate::websocket::sender::Patience;
+
+/// One connection, to keep: small, cheap to clone, and usable from any thread, also in maps as a key. To keep it keeps
+/// nothing of the connection alive.
+///
+/// [`Event`](crate::controller::Event)s tell which client they are of; [`Socket::client`](crate::controller::Socket::client)
+/// makes one for others.
+///
+/// ```
+/// use rwf::prelude::*;
+/// use std::collections::HashMap;
+///
+/// fn send_scores(players: &HashMap<Client, u32>) {
+///     for (player, score) in players {
+///         // One that has left meanwhile is no reason to stop.
+///         let _ = player.send(format!("your score is {score}"));
+///     }
+/// }
+/// # send_scores(&HashMap::new());
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    connection: ConnectionId,
+    session: SessionId,
+    outbox: Weak<Outbox>,
+}
+
+impl Client {
+    pub(crate) fn new(connection: ConnectionId, session: SessionId, outbox: &Arc<Outbox>) -> Self {
+        Self { connection, session, outbox: Arc::downgrade(outbox) }
+    }
+
+    /// This connection, which is one tab.
+    #[must_use]
+    pub fn connection_id(&self) -> ConnectionId {
+        self.connection
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn session_id(&self) -> &SessionId {
+        &self.session
+    }
+
+    /// Sends a message, as [`Comms::send`](crate::comms::Comms::send) does.
+    ///
+    /// # Errors
+    ///
+    /// The client has left or is being closed, or its outbox is full: then it is closed as too slow, unless the
+    /// [settings](crate::controller::Overflow) have the message refused.
+    pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+        self.send_with(message.into(), Patience::Settings)
+    }
+
+    /// Sends a message like [`send`](Self::send), and never waits.
+    ///
+    /// # Errors
+    ///
+    /// The client has left or is being closed, or its outbox is full; it is not closed for that.
+    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+        self.send_with(message.into(), Patience::Until(None))
+    }
+
+    /// Sends a message like [`send`](Self::send), and waits up to `timeout` for room.
+    ///
+    /// # Errors
+    ///
+    /// The client has left or is being closed, or its outbox stays full; it is not closed for that.
+    pub fn send_timeout(
+        &self,
+        message: impl Into<Message>,
+        timeout: Duration,
+    ) -> Result<(), SendError> {
+        self.send_with(message.into(), Patience::Until(Some(deadline::after(timeout))))
+    }
+
+    fn send_with(&self, message: Message, patience: Patience) -> Result<(), SendError> {
+        let outbox = self.outbox.upgrade().ok_or(SendError::Closing)?;
+        outbox.send_with(&Frame::message(message), patience).map_err(SendError::from)
+    }
+
+    /// Closes it: what is queued goes out first, then the close frame. Whether this call began to close it.
+    ///
+    /// # Errors
+    ///
+    /// The code may not be sent, or the reason is longer than 123 bytes (RFC 6455 §5.5, §7.4.2). Nothing is closed.
+    pub fn close(&self, code: impl Into<CloseCode>, reason: &str) -> Result<bool, InvalidClose> {
+        let close = Close::checked(code.into(), reason)?;
+        Ok(self.outbox.upgrade().is_some_and(|outbox| outbox.seal(close, Cause::Program)))
+    }
+
+    /// Whether it is connected and not being closed.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.outbox.upgrade().is_some_and(|outbox| !outbox.is_sealed())
+    }
+}
+
+impl PartialEq for Client {
+    fn eq(&self, other: &Self) -> bool {
+        self.connection == other.connection
+    }
+}
+
+impl Eq for Client {}
+
+impl Hash for Client {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.connection.hash(state);
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("connection", &self.connection)
+            .field("session", &self.session)
+            .finish()
+    }
+}
