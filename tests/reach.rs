@@ -147,10 +147,11 @@ fn servers_do_not_hear_each_other_where_one_alone_is_meant() {
     let (one, two) = (serve(routes()), serve(routes()));
     let open = |server: &ServerHandle| Raw::open(server.local_addr(), "/");
     let (mut on_one, mut on_two) = (open(&one), open(&two));
-    wait_until("both have subscribed", || Comms::topic("news").send("to both") == Ok(2));
-    for client in [&mut on_one, &mut on_two] {
-        while client.text_frame() != "to both" {}
-    }
+    let mut subscribed = 0;
+    wait_until("both have subscribed", || {
+        subscribed += Comms::topic("news").subscribe("counted").unwrap();
+        subscribed == 2
+    });
     on_one.send_text("on one");
     assert_eq!(on_one.text_frame(), "on one");
     let (_, body) = Raw::connect(two.local_addr()).ask(&common::get("/news"));
@@ -163,9 +164,12 @@ fn servers_do_not_hear_each_other_where_one_alone_is_meant() {
     assert_eq!((on_two.text_frame(), on_two.text_frame()), ("two".into(), "everybody".into()));
 }
 
-/// An endpoint whose clients' outboxes hold 64 KiB, and a client of it that does not read.
+/// Twice as many bytes as this an outbox holds.
+const PART: usize = 512 << 10;
+
+/// An endpoint whose clients' outboxes hold little, and a client of it that does not read.
 fn slow(overflow: Overflow) -> (ServerHandle, Guest, Raw) {
-    let settings = Websocket::new().outbox_bytes(64 << 10).overflow(overflow);
+    let settings = Websocket::new().outbox_bytes(2 * PART + 1000).overflow(overflow);
     let server = start(Server::new(vec![route!("/" => common::Echo)]).websocket(settings));
     let guest = Guest::new();
     let raw = Raw::open_with(server.local_addr(), "/", &guest.cookie());
@@ -212,13 +216,15 @@ fn a_send_with_a_timeout_waits_for_room_and_no_longer() {
     // A producer that is faster than its client by far, and all arrives.
     let parts = 500;
     let producer = thread::spawn(move || {
-        (0..parts).try_for_each(|_| comms.send_timeout(&part, DEADLINE).map(|_| ()))
+        (0..parts).try_for_each(|_| comms.send_timeout(&part, DEADLINE).map(|_| ()))?;
+        comms.send("the end")
     });
-    let mut last = 0;
-    while last < parts {
-        last += usize::from(raw.frame().payload.len() == 16 << 10);
+    let mut received = 0;
+    while raw.frame().payload != b"the end" {
+        received += 1;
     }
-    assert_eq!(common::join("the producer", producer), Ok(()));
+    assert!(received >= parts, "{received} of {parts} and more");
+    assert_eq!(common::join("the producer", producer), Ok(1));
 }
 
 #[test]
@@ -227,17 +233,19 @@ fn others_do_not_wait_with_the_slow_one_and_the_sender_is_told_whom_it_left_out(
     let fast = Guest::new();
     let mut reads = Raw::open_with(server.local_addr(), "/", &fast.cookie());
     server.comms().notify().subscribe("all").unwrap();
-    let part = Message::binary(vec![1; 16 << 10]);
+    // So large that what the system takes now and then is no room for one.
+    let part = Message::binary(vec![1; PART]);
     while Comms::websocket(slow).send_timeout(&part, Duration::from_millis(100)).is_ok() {}
     let (first, second) = (part.clone(), part.clone());
     let waiting = thread::spawn(move || Comms::topic("all").send_timeout(first, DEADLINE));
-    assert_eq!(reads.frame().payload.len(), 16 << 10, "it waited behind the slow one");
+    assert_eq!(reads.frame().payload.len(), PART, "it waited behind the slow one");
     let outcome = Comms::topic("all").send_to_each(second);
     assert_eq!((outcome.queued, outcome.refused.len(), outcome.closing), (1, 1, 0));
     assert_eq!(Comms::connection(outcome.refused[0]).try_send(part), Err(SendError::Full));
-    assert_eq!(reads.frame().payload.len(), 16 << 10);
+    assert_eq!(reads.frame().payload.len(), PART);
     assert_eq!(Comms::websocket(slow).close(1000, ""), Ok(1));
-    assert_eq!(common::join("the sender", waiting), Ok(1));
+    // The system may have taken the last bytes of a message meanwhile, which made room for this one.
+    assert!(common::join("the sender", waiting).is_ok_and(|count| (1..=2).contains(&count)));
     let outcome = Comms::topic("all").send_to_each("again");
     assert_eq!((outcome.queued, outcome.refused.len()), (1, 0), "{outcome:?}");
 }
