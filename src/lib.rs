@@ -78,8 +78,7 @@
 //! ```text
 //! server/      error, pool, router, serve, acceptor, handle, signals, builder
 //!              start and stop; the threads of connections; a connection's requests, in order
-//! controller/  error, executor, settings, connection, request, http, session, socket,
-//!              websocket, function, events
+//! controller/  error, executor, settings, connection, request, http, session, socket, websocket, function, events
 //!              what a program writes, and what it is given; the session inside `handle`
 //! comms/       session, topics, registry, reach, client
 //!              who is connected, and reaching them

@@ -242,7 +242,7 @@ fn the_lines_of_two_tabs_of_a_session_are_told_apart() {
     for number in numbers {
         let who = format!("connection={number} session={session}");
         line(&format!("websocket connected {who}"));
-        line(&format!("handle_message of {who} failed"));
+        line(&format!("handle_message of {who} path=/six/x failed"));
         line(&format!("websocket closed {who}"));
     }
 }
@@ -366,7 +366,7 @@ fn a_controllers_error_is_one_line_whatever_its_text_and_its_causes() {
     let mut client = Raw::open_with(server.local_addr(), "/nine/x", &cookie);
     client.send_text("forge");
     assert_eq!(client.close_frame().0, 1011);
-    let said = line(&format!(" session={session} failed: "));
+    let said = line(&format!(" session={session} path=/nine/x failed: "));
     assert!(said.starts_with("ERROR handle_message of connection="), "{said:?}");
     assert!(said.ends_with(&format!(" failed: {text}")), "{said:?}");
 }
