@@ -84,7 +84,7 @@
 //!              who is connected, and reaching them
 //! websocket/   close, header, message, decoder, frame, batch, outbox_state, settings, handshake, outbox, writer, sender, reader
 //!              RFC 6455; the only writer
-//! http/        headers, cookie, host, method, path, peer, origin, status, parser, response
+//! http/        headers, cookie, host, method, path, peer, origin, status, rejection, head, body, parser, response
 //!              bytes in, values out
 //! net/         os, stream, watchdog
 //!              sockets, and the clock that watches them; no protocol

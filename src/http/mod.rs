@@ -1,6 +1,8 @@
 //! HTTP: the server, requests and responses.
 
+pub(crate) mod body;
 pub(crate) mod cookie;
+pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod host;
 pub(crate) mod method;
@@ -8,6 +10,7 @@ pub(crate) mod origin;
 pub(crate) mod parser;
 pub(crate) mod path;
 pub(crate) mod peer;
+pub(crate) mod rejection;
 pub(crate) mod response;
 pub(crate) mod status;
 

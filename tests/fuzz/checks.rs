@@ -12,9 +12,10 @@ use crate::comms::session::SessionId;
 use crate::http::cookie::{self, Cookie, SameSite};
 use crate::http::headers::{Headers, is_field_value, is_token};
 use crate::http::method::Method;
-use crate::http::parser::{self, Parsed, Parser, Phase, Step};
+use crate::http::parser::{Parsed, Parser, Phase, Step};
 use crate::http::path::{self, Pattern};
 use crate::http::peer;
+use crate::http::rejection::{Rejection, RequestLimits};
 use crate::http::response::Response;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::decoder::{self, Decoder, Event, Violation};
@@ -67,23 +68,19 @@ impl<'a, S: Iterator<Item = usize>> Wire<'a, S> {
     }
 }
 
-const REQUEST_LIMITS: parser::RequestLimits =
-    parser::RequestLimits { max_head_size: 512, max_headers: 8, max_body_size: 64 };
+const REQUEST_LIMITS: RequestLimits =
+    RequestLimits { max_head_size: 512, max_headers: 8, max_body_size: 64 };
 
 /// All that came of a stream of requests.
 #[derive(Debug, PartialEq, Eq)]
 struct Requests {
     requests: Vec<Parsed>,
-    rejection: Option<parser::Rejection>,
+    rejection: Option<Rejection>,
     /// What is left behind the last request, where there was no rejection, and what it is.
     rest: Option<(Phase, Vec<u8>)>,
 }
 
-fn parse(
-    wire: &[u8],
-    limits: parser::RequestLimits,
-    sizes: impl Iterator<Item = usize>,
-) -> Requests {
+fn parse(wire: &[u8], limits: RequestLimits, sizes: impl Iterator<Item = usize>) -> Requests {
     let mut parser = Parser::new(limits);
     let mut wire = Wire::new(wire, sizes);
     let mut requests = Vec::new();
@@ -157,7 +154,7 @@ fn check_request(request: &Parsed) {
         ["Content-Length", "Transfer-Encoding"].map(|name| headers.get_all(name).count());
     assert!(framings.iter().sum::<usize>() <= 1, "{request:?}");
 
-    let limits = parser::RequestLimits { max_head_size: 4096, max_headers: 16, ..REQUEST_LIMITS };
+    let limits = RequestLimits { max_head_size: 4096, max_headers: 16, ..REQUEST_LIMITS };
     let again = parse(&written(request), limits, whole());
     let expected = Requests {
         requests: vec![request.clone()],
@@ -188,7 +185,7 @@ fn written(request: &Parsed) -> Vec<u8> {
 
 /// The bytes of requests, each of which may open a WebSocket.
 pub fn handshake(data: &[u8]) {
-    let limits = parser::RequestLimits { max_head_size: 4096, max_headers: 32, max_body_size: 64 };
+    let limits = RequestLimits { max_head_size: 4096, max_headers: 32, max_body_size: 64 };
     let spoken = ["chat.v2", "chat.v1"];
     let same_host = Websocket::new();
     let listed = Websocket::new().allow_origin("https://friend.example").subprotocols(spoken);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::comms::registry::{Registration, Registry};
 use crate::comms::session::{ConnectionId, ServerId, SessionId};
 use crate::controller::settings::Settings;
-use crate::http::parser::{self, Parser, Step};
+use crate::http::parser::{Parser, Step};
+use crate::http::rejection::RequestLimits;
 use crate::net::stream::Stream;
 use crate::net::watchdog::Watchdog;
 use crate::websocket::decoder::{Decoder, Event};
@@ -27,12 +28,12 @@ fn read(buffer: &mut Vec<u8>, rest: &mut &[u8]) -> usize {
 
 /// New connections that each send one request.
 #[derive(Debug)]
-pub struct Requests(parser::RequestLimits);
+pub struct Requests(RequestLimits);
 
 impl Default for Requests {
     fn default() -> Self {
         let Settings { max_head_size, max_headers, max_body_size, .. } = Settings::default();
-        Self(parser::RequestLimits { max_head_size, max_headers, max_body_size })
+        Self(RequestLimits { max_head_size, max_headers, max_body_size })
     }
 }
 
