@@ -2,14 +2,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `action`, which may run code of the program's; `None` when that panicked. What has to be done afterwards can be
-/// done in any case: a logger may panic at each line, because the reader of its pipe has left.
+/// Runs `action`, which may run code of the program's; `None` when that panicked, so that the caller can go on with
+/// what has to be done in any case. A logger panics at each line, for example, once nobody reads standard error any
+/// more.
 pub(crate) fn contained<T>(action: impl FnOnce() -> T) -> Option<T> {
     let mut panic = match catch_unwind(AssertUnwindSafe(action)) {
         Ok(value) => return Some(value),
         Err(panic) => panic,
     };
-    // What it panicked with is the program's too, and may panic when it is dropped.
+    // The value that it panicked with is the program's too: to drop it may panic again.
     while let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         panic = another;
     }

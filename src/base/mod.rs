@@ -1,4 +1,4 @@
-//! What every floor needs: deadlines, settings that hold to their rules, and words that are fit to be shown.
+//! What every floor needs: panics that are contained, deadlines, rules for settings, and texts made fit to be shown.
 
 pub(crate) mod contained;
 pub(crate) mod deadline;

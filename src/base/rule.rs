@@ -11,10 +11,10 @@ pub(crate) struct Unfit {
     pub(crate) reason: String,
 }
 
-/// A setting that holds to its rule, or does not.
+/// Whether a setting keeps to its rule.
 pub(crate) type Checked = Result<(), Unfit>;
 
-/// Any time does but none at all. [`Duration::MAX`] is never.
+/// Any duration but zero. [`Duration::MAX`] stands for never.
 pub(crate) fn time(name: &'static str, time: Duration) -> Checked {
     rule(name, time, !time.is_zero(), "has to be more than zero")
 }
@@ -30,7 +30,7 @@ pub(crate) fn between(name: &'static str, value: usize, least: usize, most: usiz
     rule(name, value, is_fit, &format!("has to be at least {least} and at most {most}"))
 }
 
-/// Each of `values` has to be what `is_fit` says, which `what` says in words.
+/// `is_fit` has to hold for each of `values`; `what` says in words what that asks of them.
 pub(crate) fn all(
     name: &'static str,
     values: &[String],

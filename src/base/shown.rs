@@ -7,10 +7,10 @@ const MAX_VALUE: usize = 256;
 /// The longest text of the program, in characters: an error with its causes.
 const MAX_TEXT: usize = 1024;
 
-/// Goes around whatever comes from outside before it reaches the log or a page.
+/// Wraps whatever comes from outside before it is written to the log or a page.
 ///
-/// A line end would forge a line, and a terminal takes orders that begin with ESC or U+009B. Whatever does not print is
-/// escaped, and what is too long is cut: `…(9000)` says how many characters it had.
+/// A line end would forge a line, and a terminal obeys sequences that begin with ESC or U+009B. Characters that do not
+/// print are escaped, and what is too long is cut: `…(9000)` says how many characters it had.
 pub(crate) struct Shown<T> {
     what: T,
     max: usize,
@@ -27,7 +27,8 @@ impl<T: fmt::Display> Shown<T> {
         Self { what, max: MAX_TEXT }
     }
 
-    /// As a field of the log: bare where that is one word, and otherwise in quotes, so that no other field can be forged.
+    /// As a field of the log: one word stands as it is, anything else in quotes, so that it cannot pass for another
+    /// field.
     pub(crate) fn field(what: T) -> String {
         let text = what.to_string();
         let is_plain = |c: char| c.is_alphanumeric() || "-_.@{}".contains(c);
@@ -44,14 +45,14 @@ impl<T: fmt::Display> Shown<T> {
     }
 }
 
-/// Bare, with quotes and backslashes as they are: what was escaped already stays the same.
+/// Without quotes around it. Quotes and backslashes in it stay as they are, so that nothing is escaped twice.
 impl<T: fmt::Display> fmt::Display for Shown<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write(f, &['"', '\'', '\\'])
     }
 }
 
-/// In quotes, so that its end can be told.
+/// In quotes, which show where it ends.
 impl<T: fmt::Display> fmt::Debug for Shown<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
@@ -65,7 +66,7 @@ struct Line<'a, 'b> {
     kept: &'a [char],
     /// How many characters still fit.
     room: usize,
-    /// How many came.
+    /// How many came so far, those included that did not fit.
     length: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Reaches any session, from anywhere: who is meant, and what is done with them.
+//! Reaches any session from anywhere: chooses connections, and sends to them, closes them or subscribes them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::websocket::message::Message;
 use crate::websocket::outbox::Outbox;
 use crate::websocket::sender::{NotTaken, Patience};
 
-/// Who is meant: one session, one connection, a topic's subscribers, or everybody. Made anywhere in the program, from
-/// any thread.
+/// The connections that are meant: those of one session, one alone, a topic's subscribers, or all. It can be made
+/// anywhere in the program, on any thread.
 ///
 /// ```
 /// use rwf::prelude::*;
@@ -38,9 +38,9 @@ use crate::websocket::sender::{NotTaken, Patience};
 /// # }
 /// ```
 ///
-/// It reaches over all endpoints and all servers of the process. Where servers are to be apart, begin with
-/// [`ServerHandle::comms`](crate::http::ServerHandle::comms) or [`Request::comms`](crate::http::Request::comms); where
-/// endpoints are, let their connections [subscribe](Self::subscribe) to topics of their own.
+/// It reaches the connections of all endpoints and all servers of the process. To keep those of one server apart, begin
+/// with [`ServerHandle::comms`](crate::http::ServerHandle::comms) or [`Request::comms`](crate::http::Request::comms);
+/// to keep those of one endpoint apart, let them [subscribe](Self::subscribe) to a topic of their own.
 ///
 /// What one thread sends to one connection arrives in that order. Sends of different threads have no order among them.
 #[derive(Debug, Clone)]
@@ -120,7 +120,8 @@ impl Comms {
         Self { receivers: target.into() }
     }
 
-    /// Sends a message; to how many connections it is on its way. Zero when nobody is connected, which is no error.
+    /// Sends a message, and returns to how many connections it is on its way. When nobody is connected these are none,
+    /// which is no error.
     ///
     /// The message is queued, and written when the client takes it: a slow client delays neither the caller nor the
     /// other receivers. One whose outbox is full is closed with 1013, or left out, as its endpoint's
@@ -241,8 +242,9 @@ impl Comms {
         })
     }
 
-    /// Has those who are meant, and are connected now, get what is sent to a [topic](Self::topic) from here on; for how
-    /// many of them that is new. It ends with their connections.
+    /// Subscribes the connections that are meant, of those that there are now, to a [topic](Self::topic): from here on
+    /// they get what is sent to it, until they [unsubscribe](Self::unsubscribe) or end. Returns how many had not
+    /// subscribed before.
     ///
     /// ```
     /// use rwf::prelude::*;
@@ -271,13 +273,14 @@ impl Comms {
         Registry::global().subscribe(&self.receivers, topic)
     }
 
-    /// Ends what [`subscribe`](Self::subscribe) began; for how many connections.
+    /// Ends the subscriptions of the connections that are meant to a topic. Returns how many had one.
     #[expect(clippy::must_use_candidate, reason = "how many it were is mostly of no interest")]
     pub fn unsubscribe(&self, topic: &str) -> usize {
         Registry::global().unsubscribe(&self.receivers, topic)
     }
 
-    /// Closes: what is queued goes out first, then the close frame. How many connections this call began to close.
+    /// Closes the connections that are meant: what is queued goes out first, then the close frame. Returns how many
+    /// this call began to close.
     ///
     /// # Errors
     ///
@@ -290,7 +293,7 @@ impl Comms {
         }))
     }
 
-    /// Whether anybody who is meant is connected and not closing.
+    /// Whether any of the connections that are meant is open, and not being closed.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         registry::with_members(&self.receivers, |members| {

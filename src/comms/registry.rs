@@ -41,8 +41,8 @@ impl From<Target> for Receivers {
     }
 }
 
-/// Which connections a session has. An entry comes with a connection and goes with it; to ask for a session that is
-/// not there leaves nothing behind.
+/// Which connections each session has. An entry comes with a connection and goes with it; to ask for a session that is
+/// not there adds nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     entries: RwLock<Entries>,
@@ -71,7 +71,7 @@ struct Tabs {
     count: Arc<AtomicUsize>,
 }
 
-/// Connections with their outboxes. Mostly one: a visitor with one tab costs no allocation.
+/// Connections with their outboxes. Mostly there is one, so one is held without an allocation.
 pub(crate) type Members = SmallVec<[(ConnectionId, Arc<Outbox>); 1]>;
 
 thread_local! {
@@ -112,7 +112,7 @@ pub(crate) fn leave_own() {
 }
 
 fn of_own<T>(look: impl FnOnce(&Own) -> T) -> Option<T> {
-    // A thread that ends may have lost it before a destructor of the program's asks for it.
+    // While a thread ends, `OWN` may be gone when a destructor of the program's still sends something.
     OWN.try_with(|own| own.borrow().as_ref().map(look)).ok().flatten()
 }
 
@@ -276,7 +276,8 @@ impl Drop for Registration<'_> {
     fn drop(&mut self) {
         let connection = self.connection();
         let mut entries = self.registry.entries.write();
-        // `self` holds its outbox, so none is dropped under the lock, with payloads whose destructors are the program's.
+        // `self.own` holds the outbox, so that it is not dropped under the lock, with payloads whose destructors may be
+        // the program's.
         entries.connections.remove(&connection);
         entries.topics.leave(connection);
         if let hash_map::Entry::Occupied(mut tabs) =

@@ -42,7 +42,7 @@ enum Who {
 }
 
 impl SessionId {
-    /// A new guest, with a random id, whom nobody's cookie reaches.
+    /// A new guest with a random id, to which no cookie belongs.
     #[must_use]
     pub fn guest() -> Self {
         Self(Who::Guest(Uuid::new_v4()))
@@ -194,7 +194,7 @@ impl From<String> for SessionId {
     }
 }
 
-/// The user of that UUID, which is the program's own: no guest, whatever UUIDs guests have.
+/// The user of that UUID, which the program has given it. It is never a guest, even if a guest's id is the same UUID.
 impl From<Uuid> for SessionId {
     fn from(user: Uuid) -> Self {
         Self(Who::Uuid(user))
@@ -222,7 +222,7 @@ impl Secret {
         self.0.to_string()
     }
 
-    /// Whom it stands for: a version 5 UUID, which is a digest that cannot be turned back.
+    /// The guest whose secret it is. Its id is a version 5 UUID: a digest, from which the secret cannot be computed.
     pub(crate) fn session(self) -> SessionId {
         const GUESTS: Uuid = uuid!("0f5c4d1b-94a7-4ca1-b7a5-3c1a8e6d27f9");
         SessionId(Who::Guest(Uuid::new_v5(&GUESTS, self.0.as_bytes())))

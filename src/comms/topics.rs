@@ -8,13 +8,13 @@ use std::sync::Arc;
 use crate::comms::session::ConnectionId;
 use crate::websocket::outbox::Outbox;
 
-/// The longest name of a topic, in bytes: clients may have a say in it.
+/// The longest name of a topic, in bytes. Programs may let clients choose it.
 const MAX_NAME: usize = 255;
 
 /// The subscriptions of a registry. A topic is there while somebody has subscribed to it.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
-    /// In the order in which they connected.
+    /// The subscribers of each topic, in the order in which they connected.
     subscribers: HashMap<Arc<str>, BTreeMap<ConnectionId, Arc<Outbox>>>,
     /// The topics of a connection that has any.
     subscriptions: HashMap<ConnectionId, BTreeSet<Arc<str>>>,
@@ -28,7 +28,7 @@ impl Topics {
         self.subscribers.get(topic).into_iter().flatten().map(|(id, outbox)| (*id, outbox))
     }
 
-    /// Whether that is new.
+    /// Subscribes a connection to a topic; whether it had not subscribed before.
     pub(crate) fn subscribe(
         &mut self,
         connection: ConnectionId,
@@ -39,7 +39,7 @@ impl Topics {
             return Err(SubscribeError::TooLong);
         }
         let count = self.subscriptions.get(&connection).map_or(0, |topics| {
-            // One that is there already is no more than there are.
+            // To subscribe once more adds no topic.
             if topics.contains(topic) { 0 } else { topics.len() }
         });
         if count >= outbox.max_topics() {
@@ -54,7 +54,7 @@ impl Topics {
         Ok(self.subscriptions.entry(connection).or_default().insert(name))
     }
 
-    /// Whether it had subscribed.
+    /// Ends a subscription; whether there was one.
     pub(crate) fn unsubscribe(&mut self, connection: ConnectionId, topic: &str) -> bool {
         let Entry::Occupied(mut topics) = self.subscriptions.entry(connection) else {
             return false;
@@ -67,7 +67,7 @@ impl Topics {
         had
     }
 
-    /// The connection ends.
+    /// Ends all subscriptions of a connection.
     pub(crate) fn leave(&mut self, connection: ConnectionId) {
         for topic in self.subscriptions.remove(&connection).into_iter().flatten() {
             self.remove(connection, &topic);

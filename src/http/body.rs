@@ -177,7 +177,7 @@ fn chunk_size(buffer: &[u8]) -> Result<Option<(usize, usize)>, Rejection> {
     }
 }
 
-/// Space behind a size is allowed before an extension only, and in that are no control characters (RFC 9112 §7.1.1).
+/// Space behind the size is allowed only before an extension, which has no control characters (RFC 9112 §7.1.1).
 fn check_chunk_extension(line: &[u8]) -> Result<(), Rejection> {
     let text = line.strip_suffix(b"\r\n").unwrap_or(line);
     if text.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {

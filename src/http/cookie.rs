@@ -91,7 +91,7 @@ impl Cookie {
         self
     }
 
-    /// Its part in requests that other sites cause.
+    /// Whether the client sends it along with requests that other sites cause.
     #[must_use]
     pub fn same_site(mut self, same_site: SameSite) -> Self {
         self.same_site = same_site;

@@ -31,8 +31,8 @@ pub(crate) fn check_first_byte(buffer: &[u8]) -> Result<(), Rejection> {
 
 /// The request line and the headers, and their length, once the empty line behind them is there.
 ///
-/// Of several faults, that of the first line is told, as if each line had come alone: so that the answer does not
-/// depend on where the reads end.
+/// Of several faults the first line's is reported, as if the lines had come one by one: so that the answer does not
+/// depend on how many lines a read brings.
 pub(crate) fn parse_head(
     lines: &[u8],
     max_headers: usize,
@@ -43,8 +43,8 @@ pub(crate) fn parse_head(
     })
 }
 
-/// The fewest of `lines` that are faulty, where all together are. More lines make up for no fault, so it is searched for
-/// by halves: to try one line more each time would take a time that grows with the square of the length.
+/// The shortest beginning of `lines` that is faulty, where all of them are. More lines never mend a fault, so bisection
+/// finds it. To try one line more each time would take time that grows with the square of the length.
 fn up_to_first_fault(lines: &[u8], mut is_faulty: impl FnMut(&[u8]) -> bool) -> &[u8] {
     let is_end = |byte: &u8| *byte == b'\n';
     let (mut sound, mut faulty) = (0_usize, lines.len());
@@ -142,7 +142,8 @@ fn field_text(value: &[u8]) -> Cow<'_, str> {
 
 /// Path, query, and the authority of a target in absolute form (RFC 9112 §3.2).
 fn split_target(target: &str) -> Result<(&str, &str, Option<&str>), Rejection> {
-    // A fragment is never sent (RFC 9110 §7.1): whoever routed the request here may have read it as a path.
+    // A client never sends a fragment (RFC 9110 §7.1), and a proxy before us may have read this one as a part of the
+    // path.
     if target.contains('#') {
         return Err(Rejection::bad("the request's target has a fragment"));
     }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-/// Host and port, where both are sound: an IPv6 address keeps its brackets, and the port may be empty or missing.
+/// Host and port, if both are valid. An IPv6 address keeps its brackets, and the port may be empty or missing.
 pub(crate) fn split_authority(authority: &str) -> Option<(&str, &str)> {
     let end = match authority.find(']') {
         Some(bracket) => bracket + 1,
@@ -18,7 +18,7 @@ pub(crate) fn bracketed_address(host: &str) -> Option<Ipv6Addr> {
     host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 
-/// As hosts can be compared: in lower case, an IPv6 address in its shortest form.
+/// The form in which hosts are compared: in lower case, an IPv6 address as short as can be.
 pub(crate) fn canonical(host: &str) -> String {
     match bracketed_address(host) {
         Some(address) => format!("[{address}]"),
@@ -26,12 +26,14 @@ pub(crate) fn canonical(host: &str) -> String {
     }
 }
 
-/// Whether a setting can name a host so: a `*` is no pattern here, and an escape is the character itself in a browser.
+/// Whether a setting can name a host like this. Wildcards are not supported, and percent escapes would never match:
+/// browsers send the character itself.
 pub(crate) fn is_literal(host: &str) -> bool {
     is_host(host) && !host.contains(['*', '%'])
 }
 
-/// Whether it is a name of labels none of which is empty, but for the root's at the end. IPv4 addresses are names too.
+/// Whether it is a host name: labels with dots between them, none empty; a dot at the end stands for the root of the
+/// DNS. IPv4 addresses count as names too.
 pub(crate) fn is_name(name: &str) -> bool {
     let labels = name.strip_suffix('.').unwrap_or(name);
     let mut between_percents = name.split('%');

@@ -11,12 +11,13 @@ pub(crate) fn same_origin(one: &str, other: &str) -> bool {
     }
 }
 
-/// Whether a page of `origin` was served by `host`. TLS may end before us unseen, so https is always possible; where it
-/// is known to be there, an http page may be anybody's who can change what the network carries. What other schemes call
-/// a host is not ours: `capacitor://localhost` is a page of an app on a phone.
+/// Whether a page of `origin` was served by `host`. A proxy before us may end TLS without telling, so that an https
+/// page may always be ours. Where the client is known to use TLS, an http page is not taken for ours: anybody who can
+/// change what the network carries may have written it. Pages of other schemes never are: `capacitor://localhost` is a
+/// page of an app on a phone.
 ///
-/// A `Host` says no scheme, so a port that is the usual one of the origin's scheme may be left out on either side. The
-/// loopback names are one host: who can serve a page on one of them, at the same port, is this machine's own.
+/// A `Host` names no scheme, so the usual port of the origin's scheme may be left out on either side. All loopback
+/// names count as one host: whoever serves a page on any of them, at the same port, runs on this machine.
 pub(crate) fn is_of_host(origin: &str, host: &str, is_secure: bool) -> bool {
     split_origin(origin).is_some_and(|(scheme, authority)| {
         let is_possible = scheme == "https" || (scheme == "http" && !is_secure);

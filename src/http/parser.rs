@@ -51,7 +51,8 @@ pub(crate) struct Parser {
     scanned: usize,
     /// A request whose body is arriving.
     arriving: Option<(Box<Parsed>, Body)>,
-    /// Whether the last head asks for no body, from its method on: it may be rejected before it is whole.
+    /// Whether the last head begins with `HEAD `, so that the answer has no body. Known before the head is whole,
+    /// because it may be rejected before.
     is_head: bool,
 }
 

@@ -67,7 +67,7 @@ impl Pattern {
         let mut rest = segments;
         for segment in &self.segments {
             match segment {
-                // The slash before it has to be there, else it could not be told from nothing behind the slash.
+                // `/files/*rest` takes `/files/`, with an empty rest, and does not take `/files`.
                 Segment::Rest(_) if rest.is_empty() => return None,
                 Segment::Rest(name) => {
                     parameters.push((name.clone(), rest.join("/")));
@@ -90,7 +90,7 @@ impl Pattern {
         rest.is_empty().then_some(parameters)
     }
 
-    /// Sorts the more particular pattern first.
+    /// A key that sorts the more specific pattern first.
     pub(crate) fn precedence(&self) -> impl Ord + use<> {
         self.segments.iter().map(Segment::kind).collect::<Vec<_>>()
     }

@@ -34,7 +34,7 @@ pub(crate) fn is_loopback_name(name: &str) -> bool {
 /// addresses are canonical: an IPv4 one is never written as IPv6.
 ///
 /// Each proxy appends to `X-Forwarded-For` whom it got the request from, so the list is read from its end, up to the
-/// first address that is no trusted proxy's: what stands before that, anybody may have written.
+/// first address that is no trusted proxy's: anybody may have written what stands before that.
 pub(crate) fn client_ip(headers: &Headers, peer: IpAddr, trusted: &[IpAddr]) -> IpAddr {
     let mut client = peer;
     let forwarded: Vec<_> = headers.list("X-Forwarded-For").collect();

@@ -1,4 +1,4 @@
-//! The limits of what is read of a request, and what becomes of a request that is over them or that makes no sense.
+//! The limits of what is read of a request, and the rejection of one that is over them or makes no sense.
 
 use crate::http::status::Status;
 

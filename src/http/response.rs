@@ -28,7 +28,7 @@ const COPIED_BODY: usize = 4 << 10;
 /// assert_eq!((missing.status_code().code(), elsewhere.status_code().code()), (404, 302));
 /// ```
 ///
-/// `Content-Length`, `Date` and `Connection` are the server's business.
+/// The server sets `Content-Length`, `Date` and `Connection`.
 #[derive(Debug, Clone)]
 pub struct Response {
     status: Status,
@@ -36,7 +36,7 @@ pub struct Response {
     body: Bytes,
     /// The first header or cookie that cannot be sent.
     invalid: Option<String>,
-    /// What the log says about it beside the status.
+    /// What the log says about the response beside its status.
     note: Option<String>,
     /// The connection went on as a WebSocket and has ended: nothing is left to answer.
     is_over: bool,
@@ -192,7 +192,7 @@ impl Response {
         self.header("X-Content-Type-Options", "nosniff")
     }
 
-    /// Has the log say why.
+    /// Adds a note to the response's line in the log, which says why it is as it is.
     pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
         self

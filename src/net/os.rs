@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// How long an `accept` is woken at most.
+/// How long to try to wake a blocked `accept`.
 const WAKE_TIME: Duration = Duration::from_secs(5);
-/// The longest pause between two attempts.
+/// The longest pause between two attempts to wake it.
 const MAX_WAKE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Writes what the kernel takes at once, without blocking; [`io::ErrorKind::WouldBlock`] when it takes nothing.
@@ -35,8 +35,8 @@ pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result
     }
 }
 
-/// Waits up to `timeout` for the peer to take something; whether or not it does is for the next write to find out.
-/// Systems where writes that do not wait are not to be had wait in [`send_patiently`] instead.
+/// Waits up to `timeout` for the peer to take something; the next write finds out whether it does. Systems without
+/// [`send_now`] return at once, and wait in [`send_patiently`].
 ///
 /// Linux calls a socket writable when a third of its send buffer is free, megabytes perhaps, so a client that reads
 /// slowly but steadily may be writable long before this says so.
@@ -95,11 +95,11 @@ pub(crate) fn send_within(
     }
 }
 
-/// Has the kernel give the connection up when the peer acknowledges nothing for `timeout`; `None` for its own patience.
+/// Has the kernel give the connection up when the peer acknowledges nothing for `timeout`; `None` for its own timeout.
 /// Reads and writes then fail with [`io::ErrorKind::ConnectionAborted`].
 ///
-/// A kernel that a client takes nothing from still takes a little from us now and then, as it enlarges its buffer, so
-/// writes that succeed are no proof of a client that reads.
+/// The peer's kernel takes a little now and then even when the peer reads nothing, because it enlarges its buffer: a
+/// write that succeeds is no proof of a peer that reads.
 pub(crate) fn set_stall_timeout(stream: &TcpStream, timeout: Option<Duration>) {
     #[cfg(target_os = "linux")]
     {
@@ -112,7 +112,7 @@ pub(crate) fn set_stall_timeout(stream: &TcpStream, timeout: Option<Duration>) {
     let _ = (stream, timeout);
 }
 
-/// That the kernel gave the peer up is no timeout of ours, which would be tried again.
+/// Tells that the kernel has given the peer up from a timeout of ours, after which the write is tried again.
 #[cfg(unix)]
 fn given_up(error: rustix::io::Errno) -> io::Error {
     match error {
@@ -171,7 +171,8 @@ fn receive(
     rustix::net::recv(stream, spare, flags).map(|(_, read)| read).map_err(given_up)
 }
 
-/// What any number of threads wait for beside their sockets: told once, it ends all these waits and those to come.
+/// Tells any number of threads that wait for their sockets to stop. Once it is told, their waits end, and later waits
+/// end at once.
 #[derive(Debug)]
 pub(crate) struct Stop {
     #[cfg(unix)]
@@ -196,7 +197,7 @@ impl Stop {
         #[cfg(unix)]
         {
             use std::io::Write;
-            // An empty pipe has room for a byte.
+            // It neither fails nor blocks: an empty pipe has room for a byte.
             let _ = (&self.pipe).write(&[0]);
         }
     }
@@ -228,7 +229,7 @@ pub(crate) fn read_unless(
         }
         let was_told = !waits[1].revents().is_empty();
         match read_now(stream, buffer) {
-            // A wait may end for nothing.
+            // `poll` may report bytes that are not there.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !was_told => {
                 Err(io::ErrorKind::Interrupted.into())
             }
@@ -243,7 +244,7 @@ pub(crate) fn read_unless(
     }
 }
 
-/// Ends a [`read_unless`] where that cannot wait for a stop: the stream has no more to read then.
+/// Ends a waiting [`read_unless`] on systems where that cannot wait for a [`Stop`], by ending the stream's reading.
 pub(crate) fn interrupt_read(stream: &TcpStream) {
     #[cfg(not(unix))]
     let _ = stream.shutdown(std::net::Shutdown::Read);
@@ -264,26 +265,27 @@ pub(crate) fn lengthen_backlog(listener: &TcpListener, backlog: u32) -> io::Resu
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     listener: TcpListener,
-    /// Dropped last, which tells the [`AcceptWaker`].
+    /// Dropped after the listener: so the [`AcceptWaker`] learns that it is closed.
     _running: Sender<()>,
 }
 
-/// Ends an [`Acceptor`] that no longer waits where it sees a stop.
+/// Wakes an [`Acceptor`] that is blocked in `accept`, where it does not see a stop.
 #[derive(Debug)]
 pub(crate) struct AcceptWaker {
-    /// To connect to where `accept` may block.
+    /// Where to connect to, so that `accept` returns; `None` if it never blocks.
     address: Option<SocketAddr>,
     ended: Receiver<()>,
 }
 
 impl Acceptor {
-    /// `is_given` says that others may hold the listener too: its flags are theirs as well, and are left alone.
+    /// `is_given` says that the program brought the listener. Others may hold it too and share its flags, which are
+    /// therefore left alone.
     pub(crate) fn new(listener: TcpListener, is_given: bool) -> io::Result<(Self, AcceptWaker)> {
         let may_block = is_given || cfg!(not(unix));
         let address = if may_block {
             Some(listener.local_addr()?)
         } else {
-            // A client may leave between the wait and the `accept`.
+            // A client may leave between the wait and the `accept`, which would block then.
             listener.set_nonblocking(true)?;
             None
         };
@@ -291,7 +293,7 @@ impl Acceptor {
         Ok((Self { listener, _running: running }, AcceptWaker { address, ended }))
     }
 
-    /// The next connection. Anything may come out when `stop` was told.
+    /// Waits for the next connection. Once `stop` was told it returns too, with a connection or an error, whichever.
     pub(crate) fn accept(&self, stop: &Stop) -> io::Result<(TcpStream, SocketAddr)> {
         #[cfg(unix)]
         {
@@ -306,14 +308,14 @@ impl Acceptor {
         }
         #[cfg(not(unix))]
         let _ = stop;
-        // Of several that wait for a shared listener all are told of a connection, and one gets it: the others wait
-        // here for the next one where the listener blocks.
+        // Several servers may wait for a shared listener. A connection wakes all of them and one gets it. The others,
+        // if the listener blocks, wait here for the next one.
         self.listener.accept()
     }
 }
 
 impl AcceptWaker {
-    /// Ends a blocked `accept` of a server that was told to stop; whether there is none any more.
+    /// Wakes a blocked `accept` of a server that was told to stop; whether it will not be blocked any more.
     pub(crate) fn wake(&self) -> bool {
         let Some(mut address) = self.address else {
             return true;
@@ -330,7 +332,7 @@ impl AcceptWaker {
             if began.elapsed() >= WAKE_TIME {
                 return false;
             }
-            // A connection of our own ends the wait, unless another who holds the listener takes it.
+            // `accept` returns with this connection, unless another server that shares the listener takes it.
             let _ = TcpStream::connect_timeout(&address, MAX_WAKE_PAUSE);
             pause = (2 * pause).min(MAX_WAKE_PAUSE);
         }
@@ -338,7 +340,8 @@ impl AcceptWaker {
     }
 }
 
-/// Raises the soft limit of open descriptors to the hard one: each connection needs one, and shells give 1,024.
+/// Raises the soft limit of open descriptors to the hard one: each connection needs a descriptor, and the soft limit is
+/// usually 1,024.
 pub(crate) fn raise_descriptor_limit() -> io::Result<()> {
     #[cfg(unix)]
     {

@@ -64,7 +64,7 @@ impl Stream {
     /// [`TimedOut`] when nothing has.
     pub(crate) fn read_now(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         if cfg!(not(unix)) {
-            // There it sets a timeout of its own.
+            // On these systems the call below sets a timeout of its own in place of the one that is noted.
             self.read_timeout.store(0, Ordering::Relaxed);
         }
         loop {
@@ -89,7 +89,7 @@ impl Stream {
     ) -> io::Result<usize> {
         let deadline = deadline::after(timeout);
         if cfg!(not(unix)) {
-            // There it sets a timeout of its own.
+            // On these systems the call below sets a timeout of its own in place of the one that is noted.
             self.read_timeout.store(0, Ordering::Relaxed);
         }
         loop {
@@ -123,7 +123,7 @@ impl Stream {
         let deadline = deadline::after(timeout);
         loop {
             let remaining = deadline::until(deadline);
-            // Tried now and then, because a wait can overlook a little room.
+            // Tried several times, because a wait may overlook a little room: see `os::wait_writable`.
             match os::send_within(&self.stream, slices, remaining.min(timeout / 4)) {
                 Err(error) if matches!(error.kind(), Interrupted | WouldBlock | TimedOut) => {
                     if remaining.is_zero() {
@@ -135,9 +135,8 @@ impl Stream {
         }
     }
 
-    /// What a writer thread writes, which may wait for the peer: only systems without [`wait_writable`] wait here.
-    ///
-    /// [`wait_writable`]: Self::wait_writable
+    /// Writes what the kernel takes, for a thread that may wait for the peer: systems where
+    /// [`wait_writable`](Self::wait_writable) does not wait do so here, for a moment.
     pub(crate) fn write_patiently(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match os::send_patiently(&self.stream, slices) {
             Err(error) if matches!(error.kind(), Interrupted | TimedOut) => Err(WouldBlock.into()),
@@ -150,8 +149,9 @@ impl Stream {
         os::wait_writable(&self.stream, timeout)
     }
 
-    /// Has the system give up a peer that takes nothing of what is on its way to it, somewhat later than a write that
-    /// waits for `write_timeout` would, which knows better what happened; `None` for as long as the system likes.
+    /// Has the system give up a peer that acknowledges nothing of what is on its way to it; `None` restores the
+    /// system's own timeout. It is set a quarter longer than `write_timeout`: a write of ours that waits for so long
+    /// should notice first, because it can say what happened.
     pub(crate) fn set_stall_timeout(&self, write_timeout: Option<Duration>) {
         let timeout = write_timeout.map(|timeout| timeout.saturating_add(timeout / 4));
         os::set_stall_timeout(&self.stream, timeout);
@@ -167,7 +167,7 @@ impl Stream {
         let mut slices = parts.map(IoSlice::new);
         let mut rest = &mut slices[..];
         let mut has_waited = false;
-        // Takes empty parts off.
+        // Drops empty parts.
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
             let written = match self.write_now(rest) {
@@ -192,12 +192,12 @@ impl Stream {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Helps a stop to end [`read_unless`](Self::read_unless) on systems where it does not by itself.
+    /// Ends a waiting [`read_unless`](Self::read_unless) on systems where telling the [`Stop`] does not.
     pub(crate) fn help_to_stop(&self) {
         os::interrupt_read(&self.stream);
     }
 
-    /// Ends a read that waits, of whichever thread. From now on a read does not wait: it takes what has arrived, or
+    /// Ends a read that waits, on whichever thread. From now on a read does not wait: it takes what has arrived, or
     /// returns zero, which says nothing about the peer.
     pub(crate) fn interrupt_read(&self) {
         self.read_is_interrupted.store(true, Ordering::SeqCst);
@@ -221,8 +221,8 @@ impl Stream {
         self.was_cut.load(Ordering::SeqCst)
     }
 
-    /// Whether the system has given the connection up: it knows no peer any more, as after a reset. The end of the
-    /// peer's stream alone leaves it known.
+    /// Whether the system has given the connection up, as after a reset: it does not know the peer's address any more.
+    /// When the peer has only ended its stream, it does.
     pub(crate) fn is_broken(&self) -> bool {
         self.stream.peer_addr().is_err()
     }

@@ -1,7 +1,7 @@
-//! Watches the clock, one thread for a whole server: cuts connections whose closing takes too long, has outboxes write
-//! what has waited for a moment, and calls a check of the server's at regular intervals.
+//! Watches the clock, one thread for a whole server: it cuts connections whose closing takes too long, has outboxes
+//! write what has waited for a moment, and calls a check of the server's at regular intervals.
 //!
-//! A reader that waits for bytes cannot watch the clock for a close that another thread began, nor a handler for itself.
+//! The thread of a connection cannot do this itself: it may be waiting for bytes, or running a handler.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -17,11 +17,11 @@ use crate::base::contained::contained;
 use crate::base::deadline;
 use crate::net::stream::Stream;
 
-/// How long what waits for the watchdog waits: replies to a burst, while a handler takes its time, and a client that
-/// is slow when there is no thread to wait for it.
+/// How long after [`Watchdog::flush_soon`] an outbox is flushed. That is asked for when the reader gathers replies, in
+/// case a handler takes its time, and when a client is slow and the system gives no thread to wait for it.
 const FLUSH_DELAY: Duration = Duration::from_millis(2);
 
-/// What has something to write in a moment.
+/// An outbox, as the watchdog knows it.
 pub(crate) trait Flush: fmt::Debug + Send + Sync {
     /// Writes what waits, without waiting for the client.
     fn flush_waiting(self: Arc<Self>);
@@ -48,12 +48,12 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Schedule {
     cuts: BTreeMap<CutKey, Weak<Stream>>,
-    /// How many cuts were ordered so far: tells apart those of the same moment.
+    /// How many cuts were ordered so far: a part of each key, because several may be due at the same moment.
     ordered: u64,
+    /// The outboxes to flush at `next_flush`.
     waiting: Vec<Weak<dyn Flush>>,
-    /// When `waiting` is due.
     next_flush: Option<Instant>,
-    /// Until when the thread sleeps by itself; it is woken for what is due before.
+    /// When the sleeping thread wakes by itself. Whoever orders something for an earlier moment wakes it.
     wakes_at: Option<Instant>,
     is_stopped: bool,
 }
@@ -70,7 +70,7 @@ pub(crate) struct Cut {
 impl Drop for Cut {
     fn drop(&mut self) {
         let called_off = self.shared.schedule.lock().cuts.remove(&self.key);
-        // Of a socket that may be the last reference to its memory.
+        // Without the lock: this may be the last reference to the stream's memory.
         drop(called_off);
     }
 }
@@ -89,7 +89,7 @@ impl Watchdog {
         })
     }
 
-    /// Cuts `socket` after `delay`, unless the returned order is dropped before.
+    /// Cuts `stream` after `delay`, unless the returned order is dropped before.
     pub(crate) fn cut_after(&self, stream: &Arc<Stream>, delay: Duration) -> Cut {
         let at = deadline::after(delay);
         let mut schedule = self.shared.schedule.lock();
@@ -102,7 +102,7 @@ impl Watchdog {
         Cut { shared: Arc::clone(&self.shared), key }
     }
 
-    /// Has `waiting` write in a moment.
+    /// Has the watchdog flush `waiting` in a moment.
     pub(crate) fn flush_soon(&self, waiting: Weak<dyn Flush>) {
         let mut schedule = self.shared.schedule.lock();
         schedule.waiting.push(waiting);
@@ -112,14 +112,15 @@ impl Watchdog {
         }
     }
 
-    /// The calling thread belongs to this server: the server's end waits for it.
+    /// Notes that the calling thread belongs to this server. The server's end waits for it, so it must not wait for
+    /// that.
     pub(crate) fn adopt_thread(&self) {
         SERVER.set(self.address());
     }
 
     /// Whether the calling thread belongs to this server.
     pub(crate) fn is_own_thread(&self) -> bool {
-        // A thread that ends may have lost it already.
+        // While a thread ends, `SERVER` may be gone before the destructors of the program's thread-locals run.
         SERVER.try_with(Cell::get) == Ok(self.address())
     }
 
@@ -135,7 +136,7 @@ impl Watchdog {
 }
 
 impl Shared {
-    /// Cuts come first, and between any two flushes: however many have something to write, no close takes longer for it.
+    /// Cuts that are due come first, also between two flushes: no close takes longer because many outboxes are flushed.
     fn run(&self, interval: Duration, mut check: impl FnMut()) {
         let mut flushing = VecDeque::new();
         let mut next_check = deadline::after(interval);

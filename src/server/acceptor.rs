@@ -1,4 +1,4 @@
-//! Accepts connections, gives each a thread, and knows which there are.
+//! Accepts connections, gives each a thread, and keeps a list of those that are open.
 
 use std::collections::{HashMap, hash_map};
 use std::io;
@@ -19,11 +19,11 @@ use crate::server::pool::Pool;
 use crate::server::router::Router;
 use crate::server::serve::serve;
 
-/// How long accepting waits for an end when descriptors or threads have run out.
+/// How long accepting waits for some connection to end when descriptors or threads have run out.
 const EXHAUSTION_PAUSE: Duration = Duration::from_millis(50);
 /// Trouble with accepting is logged at most so often.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
-/// An empty send buffer takes a refusal at once; the client that has filled it already does without.
+/// How long a refusal may take to be written. The send buffer of a new connection is empty, and takes it at once.
 const REFUSAL_TIMEOUT: Duration = Duration::from_millis(10);
 /// When a client that finds the server full may come back, in seconds.
 const RETRY_AFTER: &str = "5";
@@ -65,7 +65,7 @@ impl Connections {
         self.context.watchdog.adopt_thread();
         let mut logged: Option<Instant> = None;
         while !self.context.is_stopping() {
-            // What one connection brings about, a panic of the program's logger say, concerns no other.
+            // A panic that comes with one connection, of the program's logger say, must not concern the others.
             contained(|| self.accept_one(&acceptor, &mut logged));
         }
     }
@@ -74,7 +74,7 @@ impl Connections {
         let admitted = match acceptor.accept(&self.context.stop) {
             Ok(_) if self.context.is_stopping() => return,
             Ok((stream, peer)) => self.admit(stream, peer),
-            Err(error) if is_of_the_connection(&error) => return,
+            Err(error) if is_transient(&error) => return,
             Err(error) => Err(error),
         };
         let Err(error) = admitted else { return };
@@ -123,8 +123,8 @@ impl Connections {
                 && !settings.trusted_proxies.contains(&peer))
     }
 
-    /// What the watchdog does on its round: warns once of each handler that has run for `handler_warning`.
-    /// `interval` is the time between two rounds, by which the clock may have been behind when a handler began.
+    /// Warns once of each handler that has run for `handler_warning`. The watchdog calls this once in every `interval`,
+    /// by which the clock may have been behind when a handler began.
     pub(crate) fn warn_of_long_handlers(&self, interval: Duration) {
         let limit = self.context.settings.handler_warning;
         self.context.advance_clock();
@@ -230,9 +230,9 @@ impl Drop for EndGuard {
     }
 }
 
-/// Whether accepting failed because of the one connection that was to be accepted, because it was woken, or because
-/// another server, which shares the listener, was faster.
-fn is_of_the_connection(error: &io::Error) -> bool {
+/// Whether `accept` failed for no lasting reason: the one connection that it was about to return has failed, a stop
+/// woke it, or another server, which shares the listener, was faster.
+fn is_transient(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock)
 }

@@ -218,7 +218,7 @@ impl Server {
             contained(|| log::debug!("the limit of open descriptors stays as it is: {error}"));
         }
         let server = self.spawn()?;
-        // A start that fails is to change nothing. A signal until here does what it did before.
+        // Not before, because a start that fails must change nothing: until here signals do what they did before.
         let mut signals = TerminationSignals::listen()
             .map_err(|source| Error::System { what: "signal handler", source })?;
         contained(|| log::debug!("SIGINT and SIGTERM, unless ignored, shut it down from now on"));
@@ -260,7 +260,8 @@ impl Server {
         let watching = watching.map_err(no_thread)?;
         let accepting = thread::Builder::new()
             .name("rwf-accept".to_owned())
-            // Not that it needs so much: where the system has no such stacks, the start fails instead of connections.
+            // It needs less, but if the system has no stacks of this size the start fails now, and not each connection
+            // later.
             .stack_size(context.settings.stack_size)
             .spawn({
                 let connections = Arc::clone(&connections);

@@ -13,11 +13,11 @@ use crate::base::contained::contained;
 use crate::base::deadline;
 use crate::net::os;
 
-/// What a thread is called that has no WebSocket.
+/// The name of a thread while it runs no WebSocket.
 const NAME: &str = "rwf-connection";
 /// How long a spare thread waits for a connection.
 const SPARE_TIME: Duration = Duration::from_secs(1);
-/// How long a thread takes at most from the end of its connection to its own.
+/// How long a thread may take to end after its connection has ended.
 const END_TIME: Duration = Duration::from_secs(1);
 
 /// Runs each job on a thread that has nothing else to do. To begin and end a thread costs more than a short connection,
@@ -35,7 +35,7 @@ pub(crate) struct Pool {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Never more than there are spare threads.
+    /// Jobs that spare threads have not taken yet: never more than there are spare threads.
     jobs: VecDeque<Job>,
     spare: usize,
     threads: HashMap<u64, Thread>,
@@ -99,11 +99,11 @@ impl Pool {
         }
     }
 
-    /// The life of a thread.
+    /// What a thread does from its start to its end: its first job, and others as they come.
     fn work(&self, number: u64, first: Job) {
         let mut next = Some(first);
         while let Some(Job(job)) = next {
-            // The job takes care of its panics, but whoever stops the pool counts on the threads.
+            // Should a job panic, the thread still has to note that it is not busy any more: `stop` waits for that.
             contained(job);
             os::name_thread(NAME);
             next = self.next_job(number);

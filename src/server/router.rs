@@ -43,7 +43,7 @@ impl fmt::Debug for Route {
 /// All routes of a server.
 #[derive(Debug)]
 pub(crate) struct Router {
-    /// The more particular pattern first.
+    /// The more specific pattern first.
     routes: Vec<(Pattern, Route)>,
 }
 

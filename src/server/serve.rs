@@ -112,7 +112,8 @@ impl Exchange<'_> {
                     }
                 };
             }
-            // What had arrived by the stop is looked at, and a client that sends without pause is not waited for.
+            // After a stop one more read takes what has arrived. A client that sends without a pause gets no further
+            // one.
             is_last = self.connection.context.is_stopping();
             match self.read(deadline) {
                 Ok(0) if phase == Phase::Idle => return Ok(None),
@@ -199,7 +200,7 @@ impl Exchange<'_> {
             .set_task(format!("{method} {path} connection={}", self.connection.id).into());
         self.connection.enter_handler();
         let result = contained(|| {
-            // The error is the program's code too, in its texts and in its end.
+            // An error runs code of the program's too, when it is written as text and when it is dropped.
             block_on(route.controller().handle(request))
                 .map_err(|error| (error.status(), error.to_string()))
         });

@@ -1,9 +1,9 @@
 //! SIGINT and SIGTERM: while servers run, the first one shuts them all down in good order, and the next one ends the
 //! process at once. When none runs any more, the signals do what they did before the first one did.
 //!
-//! Each server listens for itself, beside handlers of the program's. The system's default action is what has to be
-//! emulated, because signal-hook never gives a signal back: an action of ours, there for good, ends the process when it
-//! should. A signal that was ignored is left alone.
+//! Each server listens for itself, beside handlers of the program's. signal-hook cannot give a signal its default
+//! action back. So an action of ours, which stays for good, does the same: it ends the process, but only while no
+//! server listens or after a first signal has come. A signal that was ignored is left alone.
 
 use std::fs;
 use std::io;
@@ -61,7 +61,7 @@ impl TerminationSignals {
 
     #[cfg(not(unix))]
     fn next(&mut self) -> &'static str {
-        // There is no signal to wait for without a loop here.
+        // On these systems signal-hook cannot wait for a signal.
         while !self.arrived.swap(false, Ordering::SeqCst) {
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
@@ -85,7 +85,7 @@ struct Servers {
     shutting_down: usize,
 }
 
-/// Counts, and has the signals do from now on what they have to.
+/// Changes the counts, and with them what the signals do from now on.
 fn change(count: impl FnOnce(&mut Servers)) {
     static SERVERS: Mutex<Servers> = Mutex::new(Servers { running: 0, shutting_down: 0 });
     let mut servers = SERVERS.lock();
@@ -139,7 +139,7 @@ enum Before {
 }
 
 impl Before {
-    /// Linux tells; elsewhere it is taken for the default action, which it mostly is.
+    /// Linux tells in `/proc`. Other systems do not, and the default action is assumed, which it mostly is.
     fn of(signal: i32) -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let has = |field: &str| {

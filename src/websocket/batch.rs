@@ -1,4 +1,5 @@
-//! What goes out in one write: short frames one behind the other, or up to a long payload, which is not copied.
+//! What goes out in one write: short frames, copied one behind the other, and at the end a long payload, which is
+//! shared.
 
 use std::io::{self, IoSlice};
 use std::mem;
@@ -21,14 +22,14 @@ const MESSAGE_OVERHEAD: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
-    /// Comes behind `bytes`, whose last frame it belongs to.
+    /// A long payload, whose header is the end of `bytes`; empty if there is none.
     payload: Payload,
     /// How many messages it holds; none if it holds control frames.
     messages: usize,
     written: usize,
 }
 
-/// Messages and what they count for in an outbox.
+/// A number of messages, and for how many bytes they count in an outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Account {
     pub(crate) messages: usize,
@@ -76,7 +77,8 @@ impl Batch {
         self.messages += 1;
     }
 
-    /// Takes a message over. What is left of it is for the caller to drop, like what [`clear`](Self::clear) returns.
+    /// Takes a message in. The caller drops what is returned when it holds neither a lock nor the write half, as with
+    /// [`clear`](Self::clear).
     pub(crate) fn take_message(&mut self, frame: Frame) -> Payload {
         self.push_message(&frame);
         frame.into()
@@ -86,7 +88,7 @@ impl Batch {
         self.push(frame);
     }
 
-    /// A frame of which `written` bytes are, alone in its batch.
+    /// Takes in a message of which `written` bytes were written already. The batch is empty before.
     pub(crate) fn push_written(&mut self, frame: &Frame, written: usize) {
         self.push_message(frame);
         self.written = written;
@@ -142,8 +144,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Empties it, and keeps a small buffer. The payload is for the caller to drop, when it holds neither a lock nor
-    /// the write half: its destructor may be the program's.
+    /// Empties it, and keeps a small buffer. The caller drops the payload when it holds neither a lock nor the write
+    /// half: its destructor may be the program's.
     #[must_use]
     pub(crate) fn clear(&mut self) -> Option<Payload> {
         if self.bytes.capacity() > KEPT {

@@ -35,7 +35,7 @@ impl CloseCode {
     pub const POLICY_VIOLATION: Self = Self(1008);
     /// 1009: a message over the limit.
     pub const MESSAGE_TOO_BIG: Self = Self(1009);
-    /// 1010: the client wanted an extension.
+    /// 1010: the client needs an extension that the server does not have.
     pub const MANDATORY_EXTENSION: Self = Self(1010);
     /// 1011: the server failed, for example a handler that panicked.
     pub const INTERNAL_ERROR: Self = Self(1011);

@@ -111,7 +111,8 @@ impl Decoder {
                     frame.reserve(data, self.read_size);
                 }
                 let count = read(data)?;
-                // What comes behind the frame, its room was for, or the allocator has given more.
+                // The read may have brought bytes from behind the frame: `reserve` makes room for a header there, and
+                // the allocator may give more. They belong in the input buffer.
                 let own = count.min(frame.remaining);
                 self.input.clear();
                 self.input.extend(data.drain(start + own..));
@@ -251,7 +252,8 @@ impl Decoder {
         let Header { length, mask, is_final, .. } = *header;
         self.frame = Some(PartialFrame { remaining: length, mask, is_final });
         if length >= self.limits.largest_read() {
-            // What is read of a long payload before its header is known has to be copied.
+            // What a read brings of a long payload together with its header has to be copied, so until the next header
+            // reads are short again.
             self.read_size = self.limits.first_read();
         }
         Ok(())
@@ -284,7 +286,8 @@ impl Decoder {
         }
         let PartialMessage { is_text, mut data, .. } =
             self.message.take().expect("a frame belongs to a message");
-        // A message may be kept for long; a little room that is left is not worth a copy.
+        // The program may keep the message for long, so room that is left is given back, unless it is too little to be
+        // worth a copy.
         if data.capacity() - data.len() > data.len() / 8 {
             data.shrink_to_fit();
         }
@@ -293,12 +296,12 @@ impl Decoder {
 }
 
 impl PartialFrame {
-    /// Makes room for what comes next, and for the header of the frame behind: that saves a read.
+    /// Makes room for the next part of the payload, and for a read more: that saves a read for the header behind it.
     fn reserve(&self, data: &mut Vec<u8>, read_size: usize) {
         data.reserve_exact(self.remaining.min(GROWTH.max(data.len())) + read_size);
     }
 
-    /// Takes the mask off the next bytes, and turns it so that it fits those behind them.
+    /// Takes the mask off the next bytes, and rotates it so that it fits the bytes behind them.
     fn unmask(&mut self, bytes: &mut [u8]) {
         unmask(bytes, self.mask);
         self.mask.rotate_left(bytes.len() % 4);

@@ -4,7 +4,7 @@
 pub(crate) const MAX_SENT: usize = 10;
 /// The longest header of a client: four bytes of mask more.
 pub(crate) const MAX_RECEIVED: usize = 14;
-/// More than this is no payload of a control frame, and takes a longer form of length.
+/// The longest payload of a control frame, and the longest whose length fits into the second byte of a header.
 pub(crate) const SHORT: usize = 125;
 
 /// What a frame is.

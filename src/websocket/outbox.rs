@@ -1,18 +1,18 @@
-//! What waits to be written to one connection. It is laid down here by whoever sends (`sender.rs`) and written by whoever
-//! has the write half (`writer.rs`).
+//! What waits to be written to one connection: senders put it in (`sender.rs`), and whoever has the write half writes
+//! it (`writer.rs`).
 //!
-//! There is one write half, and it lies in the outbox while nobody writes. Whoever brings a frame takes it and writes,
+//! There is one write half, which is in the outbox while nobody writes. Whoever brings a frame takes it and writes,
 //! without blocking and without holding the lock. What others bring meanwhile waits in a channel, whose receiver is
 //! whoever has the write half: so frames cannot interleave, and their order is that of the channel.
 //!
-//! When the client does not take everything at once, the write half is laid down again with what is left, and a writer
-//! thread waits until the client takes more. It ends when it has caught up, so a healthy connection costs no second
-//! thread. Only the reader's replies to a burst of input wait for each other a little, to go out in one write: until the
-//! reader has no more input at hand, or until the watchdog finds that a handler takes its time.
+//! When the client does not take everything at once, the write half is put back with what is left, and a writer thread
+//! waits until the client takes more. That thread ends when the client has caught up, so a healthy connection costs no
+//! second thread. Only the reader's replies to a burst of input wait for each other a little, to go out in one write:
+//! until the reader has no more input at hand, or until the watchdog finds that a handler takes its time.
 //!
 //! Whoever sends a message puts it into the channel while holding the lock that its account is kept under. So whoever has
-//! the write half and finds, under that lock, that nothing waits, knows that nothing does, and can lay the write half
-//! down or send the close frame.
+//! the write half and finds, under that lock, that nothing waits, knows that nothing does, and can put the write
+//! half back or send the close frame.
 //!
 //! Payloads may be memory of the program's own, with destructors of its own. These run when neither the lock nor the
 //! write half is held, so that they may send and panic. A destructor that waits holds up what waits for the same client.
@@ -53,7 +53,7 @@ pub(crate) struct Outbox {
     pub(super) state: Mutex<OutboxState>,
     /// The messages that wait. Unbounded, because a bounded channel reserves its places: the account is the bound.
     pub(super) queue: (Sender<Frame>, Receiver<Frame>),
-    /// Signalled when room was made, the write half laid down, or the state became final.
+    /// Signalled when room was made, the write half was put back, the waiter changed, or the phase did.
     pub(super) changed: Condvar,
 }
 
@@ -119,7 +119,7 @@ impl Outbox {
         )
     }
 
-    /// To how many topics its connection may subscribe.
+    /// To how many topics the connection may subscribe.
     pub(crate) fn max_topics(&self) -> usize {
         self.limits.topics
     }
@@ -134,7 +134,7 @@ impl Outbox {
         self.is_sealed.load(Ordering::Acquire)
     }
 
-    /// Why it is being closed: as sealed, or else why it was given up.
+    /// Why the connection is being closed, or else why it was given up.
     pub(crate) fn closed(&self) -> Option<Closed> {
         let state = self.state.lock();
         let unsent = state.waiting.messages;
@@ -146,7 +146,7 @@ impl Outbox {
         Some(Closed { code, reason, cause, unsent })
     }
 
-    /// Whether a slow client has taken something within `time`: a sign of life, if it has nothing to say.
+    /// Whether a slow client has taken something within `time`: a sign of life, although it may send nothing.
     pub(crate) fn has_taken_within(&self, time: Duration) -> bool {
         let state = self.state.lock();
         let takes_nothing = state.rest.stalled_since.is_some_and(|since| since.elapsed() >= time);
@@ -163,7 +163,7 @@ impl Outbox {
         self.changed.wait_for(&mut self.state.lock(), time);
     }
 
-    /// Waits until `condition`, the end of sending, or the timeout.
+    /// Waits until `condition` holds, nothing can be sent any more, or the timeout is over.
     pub(super) fn wait_for(
         &self,
         state: &mut MutexGuard<'_, OutboxState>,
@@ -181,12 +181,13 @@ impl Outbox {
         }
     }
 
-    /// Gives the connection up, with what waits for it.
+    /// Gives the connection up, and drops what waits for it.
     pub(crate) fn fail(&self, cause: Cause, reason: String) {
         drop(self.give_up((cause, reason)));
     }
 
-    /// The kernel gave up a client that takes nothing, which the reader may be told instead of the writer thread.
+    /// Gives the connection up because the kernel has, after the client took nothing. The kernel tells one thread,
+    /// which may be the reader instead of the writer thread.
     pub(crate) fn fail_stalled(&self) {
         drop(self.give_up(self.stalled()));
     }
@@ -196,6 +197,7 @@ impl Outbox {
         (Cause::Stalled, reason)
     }
 
+    /// Gives the connection up. The caller drops what is returned, which waited for it.
     pub(super) fn give_up(&self, failure: (Cause, String)) -> Spent {
         let mut state = self.state.lock();
         if state.is_over() {

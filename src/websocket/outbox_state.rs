@@ -1,4 +1,5 @@
-//! The state of an outbox: what waits, where the write half is, who waits for the client, and what all that counts for.
+//! The state of an outbox: what waits and for how many bytes it counts, where the write half is, and who waits for the
+//! client.
 
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +14,13 @@ use crate::websocket::frame::Frame;
 /// Bytes of messages that wait for slow clients, over all outboxes of the process.
 static QUEUED: AtomicUsize = AtomicUsize::new(0);
 
-/// How many bytes that are, at the moment.
+/// How many bytes wait for slow clients now, over all outboxes of the process.
 pub(crate) fn queued_in_process() -> usize {
     QUEUED.load(Ordering::Relaxed)
 }
 
-/// What every send looks at: little, because a message to thousands finds all of it cold. The rest is apart.
+/// What every send looks at. It is kept small, because a message to thousands of connections finds none of it in the
+/// processor's caches; what is needed more rarely is in [`Rest`].
 #[derive(Debug)]
 pub(crate) struct OutboxState {
     pub(crate) phase: Phase,
@@ -27,10 +29,10 @@ pub(crate) struct OutboxState {
     pub(crate) waiting: Account,
     pub(crate) sent_messages: u64,
     pub(crate) control_frames: usize,
-    /// Whether the reader has more input at hand, so that its replies go out together when it has not.
+    /// Whether the reader has more input at hand: until it has none, its replies are gathered, to go out together.
     pub(crate) is_gathering: bool,
-    /// Whether the watchdog will have a look at what waits.
-    pub(crate) is_watched: bool,
+    /// Whether the watchdog was asked to flush, and has not begun to.
+    pub(crate) is_flush_ordered: bool,
     pub(crate) rest: Box<Rest>,
 }
 
@@ -45,24 +47,24 @@ pub(crate) enum Phase {
     Failed,
 }
 
-/// Where the right to write is.
+/// Where the write half is, which is the right to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteHalf {
-    /// It lies here, and nothing waits but what the reader gathers.
+    /// In the outbox, and nothing waits but what the reader gathers.
     Free,
-    /// Somebody writes; or nobody may, before the start and after the end.
+    /// Taken by whoever writes. Before the start and after the end it counts as taken too, because nobody may write.
     Taken,
-    /// It lies here, because the client took no more. Somebody waits for the client.
+    /// In the outbox, because the client took no more. Somebody waits for the client.
     Blocked,
-    /// As `Blocked`, and somebody is trying what the client takes now.
+    /// Taken, after it was `Blocked`, by somebody who tries what the client takes now.
     Retried,
 }
 
 /// What is needed when something waits, and at the end.
 #[derive(Debug, Default)]
 pub(crate) struct Rest {
-    /// The batch on its way, while the write half lies here.
-    pub(crate) pipe: Batch,
+    /// What is written in part, while the write half is in the outbox. Whoever takes the write half takes this along.
+    pub(crate) batch: Batch,
     /// Pings and pongs: they overtake messages, and have a limit of their own.
     pub(crate) control: Batch,
     /// The reader's replies to a burst, while the write half is free. They came before what waits in the channel.
@@ -70,17 +72,18 @@ pub(crate) struct Rest {
     /// Since when the slow client takes nothing.
     pub(crate) stalled_since: Option<Instant>,
     pub(crate) waiter: Waiter,
-    /// The writer threads that there were, but for those whose end was seen. The reader joins them.
+    /// The writer threads that were started, for the reader to join; less those that were seen to have ended.
     pub(crate) writers: Vec<JoinHandle<()>>,
-    /// What the watchdog leaves to others to drop.
+    /// Payloads that the watchdog has written and must not drop. Whoever writes next drops them.
     pub(crate) spent: Spent,
-    /// Why it is being closed.
+    /// Why the connection is being closed.
     pub(crate) sealed: Option<(Close, Cause)>,
-    /// The close frame, until the pipe takes it.
+    /// The close frame, until it is in a batch.
     pub(crate) last: Option<Frame>,
     pub(crate) ending: Ending,
-    /// Why it was given up, also in words for people.
+    /// Why the connection was given up, also in words for people.
     pub(crate) failure: Option<(Cause, String)>,
+    /// Has the watchdog cut the socket if closing takes too long.
     pub(crate) cut: Option<Cut>,
 }
 
@@ -92,7 +95,7 @@ pub(crate) enum Waiter {
     /// A writer thread whose start is not noted yet.
     Starting,
     Thread,
-    /// There was no thread to be had: the watchdog tries now and then.
+    /// The system gave no thread: the watchdog tries every few milliseconds what the client takes.
     Watchdog,
 }
 
@@ -115,7 +118,8 @@ pub(crate) enum Source {
     Nothing,
 }
 
-/// Payloads that are not needed any more. Their destructors may be the program's, so they are dropped last of all.
+/// Payloads that are not needed any more. Their destructors may be the program's, so whoever has them drops them last
+/// of all, without the lock and the write half.
 pub(crate) type Spent = Vec<Payload>;
 
 impl OutboxState {
@@ -129,7 +133,7 @@ impl OutboxState {
             sent_messages: 0,
             control_frames: 0,
             is_gathering: false,
-            is_watched: false,
+            is_flush_ordered: false,
             rest: Box::new(rest),
         }
     }
@@ -138,8 +142,8 @@ impl OutboxState {
         matches!(self.phase, Phase::Done | Phase::Failed)
     }
 
-    /// Whether the write half lies here, so that it can be taken.
-    pub(crate) fn is_here(&self) -> bool {
+    /// Whether the write half is in the outbox.
+    pub(crate) fn can_take_write_half(&self) -> bool {
         matches!(self.write_half, WriteHalf::Free | WriteHalf::Blocked)
     }
 
@@ -148,10 +152,12 @@ impl OutboxState {
         matches!(self.write_half, WriteHalf::Blocked | WriteHalf::Retried)
     }
 
+    /// Whether there is anything to write, or an end to be made.
     pub(crate) fn has_work(&self) -> bool {
         self.waiting.messages > 0 || self.control_frames > 0 || self.phase != Phase::Open
     }
 
+    /// Adds a message to the account.
     pub(crate) fn accept(&mut self, frame: &Frame) {
         let Account { messages, bytes } = Account::of(frame);
         self.waiting.messages += messages;
@@ -166,16 +172,16 @@ impl OutboxState {
             WriteHalf::Free | WriteHalf::Taken => WriteHalf::Taken,
             WriteHalf::Blocked | WriteHalf::Retried => WriteHalf::Retried,
         };
-        mem::take(&mut self.rest.pipe)
+        mem::take(&mut self.rest.batch)
     }
 
-    /// Lays the write half down: nothing waits.
-    pub(crate) fn free(&mut self, pipe: Batch) {
-        self.rest.pipe = pipe;
+    /// Puts the write half back: nothing waits.
+    pub(crate) fn free(&mut self, batch: Batch) {
+        self.rest.batch = batch;
         self.write_half = WriteHalf::Free;
     }
 
-    /// Lays the write half down: the client takes no more, so that the rest waits for it.
+    /// Puts the write half back: the client takes no more, and the rest waits for it.
     pub(crate) fn block(&mut self) {
         if !self.is_slow() {
             QUEUED.fetch_add(self.waiting.bytes, Ordering::Relaxed);
@@ -184,21 +190,22 @@ impl OutboxState {
         self.rest.stalled_since.get_or_insert_with(Instant::now);
     }
 
-    /// Fills `pipe` with what is next, if it is empty, unless that is in the channel, which needs no lock.
-    pub(crate) fn load(&mut self, pipe: &mut Batch, is_anything_in_channel: bool) -> Source {
+    /// Fills an empty `batch` with what is to be written next. Messages in the channel are left there: to receive them
+    /// takes no lock.
+    pub(crate) fn load(&mut self, batch: &mut Batch, is_anything_in_channel: bool) -> Source {
         let rest = &mut *self.rest;
-        if !pipe.is_empty() {
+        if !batch.is_empty() {
             return Source::Batch;
         }
         if !rest.control.is_empty() {
-            mem::swap(pipe, &mut rest.control);
+            mem::swap(batch, &mut rest.control);
             self.control_frames = 0;
         } else if !rest.gathered.is_empty() {
-            mem::swap(pipe, &mut rest.gathered);
+            mem::swap(batch, &mut rest.gathered);
         } else if is_anything_in_channel {
             return Source::Channel;
         } else if let Some(frame) = rest.last.take() {
-            pipe.push_control(&frame);
+            batch.push_control(&frame);
         } else {
             return Source::Nothing;
         }
@@ -215,16 +222,17 @@ impl OutboxState {
         self.sent_messages += written.messages as u64;
     }
 
-    /// Gives up what waits, which the account of the process does not hold any more. What is not in the channel.
+    /// Gives the connection up, and takes what waits for it off the account of the process. Returns what waits outside
+    /// of the channel.
     pub(crate) fn fail(&mut self, failure: (Cause, String)) -> [Batch; 2] {
         if self.is_slow() {
             QUEUED.fetch_sub(self.waiting.bytes, Ordering::Relaxed);
         }
         self.phase = Phase::Failed;
-        // Nobody may write any more; whoever does finds that out.
+        // Nobody may write any more; whoever is writing sees the phase when the write returns.
         self.write_half = WriteHalf::Taken;
         self.rest.failure = Some(failure);
-        [mem::take(&mut self.rest.pipe), mem::take(&mut self.rest.gathered)]
+        [mem::take(&mut self.rest.batch), mem::take(&mut self.rest.gathered)]
     }
 }
 

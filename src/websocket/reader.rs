@@ -26,13 +26,14 @@ pub(crate) struct Reader {
     ping_timeout: Duration,
     /// Whether a ping was sent and not a byte has come since.
     awaits_pong: bool,
-    /// Since when nothing has come, if a wait with a deadline of its own found that; others last until silence is found.
+    /// Since when nothing has come, if a read with a deadline has found that. A read without one lasts as long as the
+    /// client may be silent, so it needs no such note.
     silent_since: Option<Instant>,
     /// Whether the outbox gathers replies, because more input is at hand.
     gathers: bool,
     received: u64,
     end: Option<End>,
-    /// Whether nothing is handed out any more.
+    /// Whether the program gets no more messages.
     is_closing: bool,
 }
 
@@ -59,11 +60,11 @@ enum Step {
 /// No message was whole by the deadline.
 pub(crate) struct TimedOut;
 
-/// For reads that something else ends.
+/// The timeout of reads where no pings are sent: they end when something comes, or when another thread ends the stream.
 const NO_TIMEOUT: Duration = Duration::from_secs(3600);
-/// How long a thread that was told why the connection broke may take to note it.
+/// The system reports to one thread why a connection broke. How long that thread may take to note it in the outbox.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(1);
-/// Where reads do not wait any more: how often to look for the client's close.
+/// How often to look for the client's close after the read was interrupted, when reads do not wait any more.
 const INTERRUPTED_PAUSE: Duration = Duration::from_millis(20);
 
 impl Reader {
@@ -168,7 +169,7 @@ impl Reader {
             }
             Ok(0) => {
                 if self.stream.is_broken() {
-                    // The system gave the connection up and told a thread that writes, which has not noted it yet.
+                    // The system gave the connection up and told a thread that writes, which may not have noted it yet.
                     self.outbox.wait_until_sealed(FAILURE_PATIENCE);
                 }
                 self.end = Some(End::Stream("the client left without a close frame".into()));
@@ -225,7 +226,8 @@ impl Reader {
             return;
         }
         if self.awaits_pong {
-            // The ping may be behind all that a slow client has not taken yet: the write timeout finds out.
+            // A slow client may not have the ping yet: it waits behind what the client takes little by little. A client
+            // that takes nothing is given up by the write timeout.
             if !self.outbox.has_taken_within(self.ping_timeout) {
                 let reason = format!("no answer to a ping within {:?}", self.ping_timeout);
                 self.outbox.fail(Cause::Silent, reason);
@@ -236,8 +238,8 @@ impl Reader {
         }
     }
 
-    /// Answers the client's close, or begins to close: from here on nothing is received and nothing can be sent. Why it
-    /// was closed, as whoever was first said.
+    /// Answers the client's close, or begins to close: from here on nothing is received and nothing can be sent.
+    /// Returns the close of whichever side was first, and why it came to that.
     pub(crate) fn close(&mut self) -> Closed {
         // Ours counts if it was first; otherwise the client's is echoed (RFC 6455 §5.5.1).
         match &self.end {

@@ -17,14 +17,15 @@ use crate::websocket::outbox::Outbox;
 use crate::websocket::outbox_state::{self, Ending, OutboxState, Phase, Waiter, WriteHalf};
 use crate::websocket::settings::Overflow;
 
-/// Pongs that may wait; the reader stops reading before it answers more pings.
+/// How many pings and pongs may wait. When there are as many, the reader waits before it sends another one, and does
+/// not read what the client sends meanwhile.
 const MAX_CONTROL_FRAMES: usize = 16;
-/// So many bytes are gathered at most before they are written.
+/// How many bytes the reader gathers before they are written.
 const MAX_GATHERED: usize = 32 << 10;
-/// How long a sender that finds the outbox full lets another one finish its write. That does not wait for the client, but
-/// on a machine that is busy it may wait for a processor.
+/// How long a sender that finds the outbox full waits for another thread to finish its write. That one does not wait
+/// for the client, but on a busy machine it may wait for a processor.
 const WRITE_PATIENCE: Duration = Duration::from_secs(1);
-/// So long a handler waits for its own client before the log warns of it: it may hold a lock meanwhile.
+/// How long a handler waits for its own client before the log warns of it: it may hold a lock meanwhile.
 const SILENT_WAIT: Duration = Duration::from_secs(1);
 /// How long whoever waits for a client may take to notice that its socket was cut.
 const CUT_PATIENCE: Duration = Duration::from_secs(1);
@@ -39,10 +40,10 @@ pub(crate) enum NotTaken {
 /// How long a sender waits for room in a full outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// As the endpoint's settings say: a handler waits for its own client, up to the write timeout; for others nobody
-    /// does, and a client that is too slow is closed or its message refused.
+    /// As the endpoint's settings say: a handler waits for its own client, up to the write timeout, and nobody waits for
+    /// another's client. One that is too slow is closed, or its message refused.
     Settings,
-    /// Until then, if at all, whoever it is; the client is not judged.
+    /// Whoever sends waits until then, or not at all for `None`. The client is not closed for being slow.
     Until(Option<Instant>),
 }
 
@@ -57,7 +58,7 @@ pub(crate) struct Done {
 }
 
 impl Outbox {
-    /// Begins to write.
+    /// Begins to write, with the opening.
     pub(crate) fn start(self: &Arc<Self>) {
         let mut state = self.state.lock();
         if state.phase != Phase::Failed {
@@ -71,7 +72,7 @@ impl Outbox {
         self.send_with(frame, Patience::Settings)
     }
 
-    /// Takes a message for the client, if need be when there is room.
+    /// Takes a message for the client, after a wait for room if `patience` allows one.
     pub(crate) fn send_with(
         self: &Arc<Self>,
         frame: &Frame,
@@ -118,7 +119,8 @@ impl Outbox {
                 && (!state.is_slow() || process_has_room()))
     }
 
-    /// Before a client is called slow, what it would take is tried; then this waits for room as `patience` says.
+    /// Tries to make room for `frame`, first by writing what the client takes now: one that reads must not be judged
+    /// slow. Then this waits for the client, as `patience` says.
     fn make_room<'a>(
         self: &'a Arc<Self>,
         mut state: MutexGuard<'a, OutboxState>,
@@ -126,9 +128,11 @@ impl Outbox {
         patience: Patience,
     ) -> MutexGuard<'a, OutboxState> {
         let has_room = |state: &OutboxState| self.has_room(state, frame);
-        self.wait_for(&mut state, WRITE_PATIENCE, |state| has_room(state) || state.is_here());
-        if !has_room(&state) && state.is_here() {
-            self.write_and_call_waiter(state);
+        self.wait_for(&mut state, WRITE_PATIENCE, |state| {
+            has_room(state) || state.can_take_write_half()
+        });
+        if !has_room(&state) && state.can_take_write_half() {
+            self.write_and_ensure_waiter(state);
             state = self.state.lock();
         }
         match patience {
@@ -169,8 +173,8 @@ impl Outbox {
         }
     }
 
-    /// The reader's replies to a burst go out together: one write instead of many. What others send does not wait for
-    /// them, and they do not wait for a handler that takes its time.
+    /// Writes what waits, unless the reader has more input at hand: then its replies are gathered, to go out in one
+    /// write. Messages of other threads do not wait for them, and if a handler takes its time the watchdog writes them.
     fn write_or_gather<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, OutboxState>) {
         let may_gather = state.is_gathering
             && state.write_half == WriteHalf::Free
@@ -179,9 +183,9 @@ impl Outbox {
             && !state.rest.gathered.is_full();
         if !may_gather {
             self.write_what_waits(state);
-        } else if !mem::replace(&mut state.is_watched, true) {
+        } else if !mem::replace(&mut state.is_flush_ordered, true) {
             drop(state);
-            self.have_watchdog_look();
+            self.order_flush();
         }
     }
 
@@ -198,7 +202,8 @@ impl Outbox {
     }
 
     /// Closes: after all that waits, the close frame goes out, then the stream ends, and nothing is taken any more.
-    /// What has not ended by `close_timeout` is cut. Only the first call counts; whether this was it.
+    /// What has not ended by `close_timeout` is cut. Only the first call has an effect; returns whether
+    /// this was the first.
     pub(crate) fn seal(self: &Arc<Self>, close: Close, cause: Cause) -> bool {
         let frame = Frame::close(&close);
         self.seal_with((close, cause), Some(frame), Ending::Outbox)
@@ -209,8 +214,8 @@ impl Outbox {
         self.seal_with((close, cause), None, Ending::Outbox)
     }
 
-    /// Closes a client that is too slow. The reader is woken, because its handler shall learn of it now: the client may
-    /// not send anything for a long time.
+    /// Closes a client that is too slow. The reader is woken, which may wait for bytes for a long time, so that the
+    /// handler learns of the close now.
     fn overflow(self: &Arc<Self>) {
         let close = Close::new(CloseCode::TRY_AGAIN_LATER, "slow receiver");
         let frame = Frame::close(&close);
@@ -247,14 +252,14 @@ impl Outbox {
         true
     }
 
-    /// Waits for the end of a sealed outbox: everything written, or given up. When the watchdog cuts the socket, whoever
-    /// waits for the client finds that out, or else this does.
+    /// Waits for the end of a sealed outbox: everything written, or given up. When the watchdog has cut the socket,
+    /// whoever waits for the client notices, or this call does if nobody waits any more.
     pub(crate) fn wait_until_done(&self) -> Done {
         let mut state = self.state.lock();
         while !state.is_over() || matches!(state.rest.waiter, Waiter::Starting | Waiter::Thread) {
             let has_waited = self.changed.wait_for(&mut state, CUT_PATIENCE).timed_out();
             if has_waited && self.stream.was_cut() && state.write_half == WriteHalf::Blocked {
-                // Whoever waited for the client is gone, as the watchdog of a server that has stopped.
+                // Nobody waits for the client any more: it was the watchdog, and its server has stopped.
                 drop(state);
                 drop(self.retry(Stream::write_now));
                 state = self.state.lock();

@@ -43,11 +43,11 @@ pub struct Websocket {
 /// What happens to a message that finds its receiver's outbox full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// The receiver is closed as too slow, with 1013, after what it already has in its outbox. What it would take at once
-    /// was tried before.
+    /// The receiver is closed as too slow, with 1013, after what waits for it already. Before that the server tries
+    /// whether the receiver takes something now.
     #[default]
     Close,
-    /// The message is refused, which its sender is told; the connection stays.
+    /// The message is refused, which its sender learns from the error; the connection stays.
     Refuse,
 }
 
@@ -136,8 +136,8 @@ impl Websocket {
     }
 
     /// The most messages that wait for one client, however short they are; see [`Overflow`] for what comes then. Default
-    /// unlimited: memory is what [`outbox_bytes`](Self::outbox_bytes) bounds. It is for those to whom old messages are
-    /// of no use. One message always fits an empty outbox.
+    /// unlimited, because [`outbox_bytes`](Self::outbox_bytes) bounds the memory already. Set it where old messages are
+    /// of no use to a client. One message always fits an empty outbox.
     #[must_use]
     pub fn outbox_messages(mut self, messages: usize) -> Self {
         self.outbox_messages = messages;
@@ -263,8 +263,8 @@ impl Websocket {
     }
 }
 
-/// Whether a browser can send it: a scheme and a host, without a path, or `null` (RFC 6454 §6). What schemes other than
-/// the web's call a host is theirs to say.
+/// Whether a browser can send it: a scheme and a host, without a path, or `null` (RFC 6454 §6). Schemes other than the
+/// web's, of apps and browser extensions, have rules of their own for hosts: only the characters are checked.
 fn is_origin(origin: &str) -> bool {
     const WEB: [&str; 4] = ["http", "https", "ws", "wss"];
     let Some((scheme, authority)) = origin.split_once("://") else {

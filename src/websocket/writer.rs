@@ -1,5 +1,5 @@
-//! Writing what waits in an outbox: done by whoever has its write half, a sender or the reader where they stand, the
-//! writer thread, or the watchdog where there is no thread to be had.
+//! Writing what waits in an outbox. Whoever has its write half does it: a sender or the reader, without waiting for the
+//! client; a writer thread, which waits; or the watchdog, where the system gives no thread.
 
 use std::io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
 use std::io::{self, IoSlice};
@@ -22,7 +22,8 @@ use crate::websocket::outbox_state::{
     Ending, OutboxState, Phase, Source, Spent, Waiter, WriteHalf,
 };
 
-/// Batches that are written in one go: what a sender writes for others before a writer thread takes over.
+/// How many batches a thread writes in one go. A sender writes so much for others before it leaves the rest to a writer
+/// thread.
 const MAX_BATCHES: usize = 16;
 /// A frame up to this length is one slice of a write, copied together on the stack.
 const SHORT: usize = 128;
@@ -36,15 +37,15 @@ pub(super) enum Round {
     Drained,
     /// Something is left, and the client takes no more now.
     Blocked,
-    /// Something is left; others shall write it.
+    /// Something is left, and this thread has written enough: a writer thread has to go on.
     Unfinished,
-    /// There is nothing more to do, ever.
+    /// Nothing will be written any more: all was, with the close, or the connection was given up.
     Over,
     Failed(io::Error),
 }
 
 impl Outbox {
-    /// The common case: nothing waits, so that the frame need not be copied to a batch.
+    /// Writes a frame when nothing else waits, which is the common case: it need not be copied to a batch.
     pub(super) fn write_through<'a>(
         self: &'a Arc<Self>,
         frame: &Frame,
@@ -73,9 +74,9 @@ impl Outbox {
             return;
         }
         if written < frame.len() {
-            state.rest.pipe.push_written(frame, written);
+            state.rest.batch.push_written(frame, written);
             state.block();
-            self.call_waiter(state);
+            self.ensure_waiter(state);
         } else {
             state.write_half = WriteHalf::Free;
             if state.has_work() {
@@ -87,37 +88,39 @@ impl Outbox {
     /// Writes from this thread what the client takes at once, if nobody writes already and the client is not slow.
     pub(super) fn write_what_waits<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, OutboxState>) {
         if state.write_half == WriteHalf::Free {
-            self.write_and_call_waiter(state);
+            self.write_and_ensure_waiter(state);
         }
     }
 
-    pub(super) fn write_and_call_waiter<'a>(
+    /// Writes from this thread what the client takes at once. When something is left, somebody else waits for the
+    /// client.
+    pub(super) fn write_and_ensure_waiter<'a>(
         self: &'a Arc<Self>,
         state: MutexGuard<'a, OutboxState>,
     ) {
         let (round, spent) = self.write_round(state, Stream::write_now);
         match round {
             Round::Drained | Round::Over => {}
-            Round::Blocked | Round::Unfinished => self.call_waiter(self.state.lock()),
+            Round::Blocked | Round::Unfinished => self.ensure_waiter(self.state.lock()),
             Round::Failed(error) => drop(self.give_up(self.failure(&error))),
         }
-        // Last of all: its destructors may take their time.
+        // Last of all, because these destructors may take their time.
         drop(spent);
     }
 
-    /// Takes the write half, which lies here, writes what waits, and lays it down again. What was written is for the
-    /// caller to drop, when it has done what the round's end asks for.
+    /// Takes the write half out of the outbox, writes what waits, and puts it back. The caller sees to what the round's
+    /// end asks for, and then drops the payloads that were written.
     fn write_round(
         &self,
         mut state: MutexGuard<'_, OutboxState>,
         write: impl Fn(&Stream, &[IoSlice<'_>]) -> io::Result<usize>,
     ) -> (Round, Spent) {
-        let mut pipe = state.take_write_half();
+        let mut batch = state.take_write_half();
         let mut spent = mem::take(&mut state.rest.spent);
         let mut batches = 0;
         let round = loop {
             let is_anything_in_channel = !self.queue.1.is_empty();
-            let next = state.load(&mut pipe, is_anything_in_channel);
+            let next = state.load(&mut batch, is_anything_in_channel);
             if next == Source::Nothing {
                 break if state.phase == Phase::Sealed { Round::Over } else { Round::Drained };
             }
@@ -126,16 +129,16 @@ impl Outbox {
             }
             let written = MutexGuard::unlocked(&mut state, || {
                 if next == Source::Channel {
-                    self.receive(&mut pipe, &mut spent);
+                    self.receive(&mut batch, &mut spent);
                 }
-                pipe.write(|slices| write(&self.stream, slices))
+                batch.write(|slices| write(&self.stream, slices))
             });
             if written.is_ok() {
                 state.rest.stalled_since = None;
-                if pipe.is_written() {
-                    state.settle(pipe.account());
+                if batch.is_written() {
+                    state.settle(batch.account());
                     self.changed.notify_all();
-                    spent.extend(pipe.clear());
+                    spent.extend(batch.clear());
                     batches += 1;
                 }
             }
@@ -147,9 +150,9 @@ impl Outbox {
             }
         };
         match round {
-            Round::Drained => state.free(mem::take(&mut pipe)),
+            Round::Drained => state.free(mem::take(&mut batch)),
             Round::Blocked | Round::Unfinished => {
-                state.rest.pipe = mem::take(&mut pipe);
+                state.rest.batch = mem::take(&mut batch);
                 state.block();
             }
             Round::Over if state.phase == Phase::Sealed => {
@@ -165,21 +168,22 @@ impl Outbox {
         }
         self.changed.notify_all();
         drop(state);
-        spent.extend(pipe.clear());
+        spent.extend(batch.clear());
         (round, spent)
     }
 
-    /// Fills the empty `pipe` from the channel.
-    fn receive(&self, pipe: &mut Batch, spent: &mut Spent) {
-        while !pipe.is_full()
+    /// Fills an empty `batch` from the channel.
+    fn receive(&self, batch: &mut Batch, spent: &mut Spent) {
+        while !batch.is_full()
             && let Ok(frame) = self.queue.1.try_recv()
         {
-            spent.push(pipe.take_message(frame));
+            spent.push(batch.take_message(frame));
         }
     }
 
-    /// Has somebody wait for the client, if nobody does.
-    fn call_waiter<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, OutboxState>) {
+    /// Starts a writer thread, if the client takes no more and nobody waits for it yet. Where the system gives no
+    /// thread, the watchdog does its work.
+    fn ensure_waiter<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, OutboxState>) {
         if state.write_half != WriteHalf::Blocked || state.rest.waiter != Waiter::Nobody {
             return;
         }
@@ -199,7 +203,7 @@ impl Outbox {
                 state.rest.writers.push(thread);
                 self.changed.notify_all();
             }
-            Err(_) => self.have_watchdog_wait(),
+            Err(_) => self.wait_by_watchdog(),
         }
     }
 
@@ -214,7 +218,7 @@ impl Outbox {
             while state.rest.waiter == Waiter::Starting {
                 self.changed.wait(&mut state);
             }
-            // Somebody who found the client slow again left it to this thread.
+            // The client became slow again meanwhile, and no other thread was started because this one is the waiter.
             if state.is_slow() && !state.is_over() {
                 continue;
             }
@@ -241,14 +245,15 @@ impl Outbox {
         self.stream.set_stall_timeout(None);
     }
 
-    /// Tries what a slow client takes now. How long to wait before the next try, if there is need for one.
+    /// Writes what a slow client takes now. Returns how long to wait before the next try, `None` if there is no need
+    /// for one, and payloads for the caller to drop.
     pub(super) fn retry(
         &self,
         write: impl Fn(&Stream, &[IoSlice<'_>]) -> io::Result<usize>,
     ) -> (Option<Duration>, Spent) {
         let timeout = self.limits.write_timeout;
         let mut state = self.state.lock();
-        // A sender that tries just now does not wait for the client.
+        // A sender may be trying just now. That is soon over, because it does not wait for the client.
         while state.write_half == WriteHalf::Retried && !state.is_over() {
             self.changed.wait(&mut state);
         }
@@ -263,7 +268,7 @@ impl Outbox {
                 let stalled_since = self.state.lock().rest.stalled_since;
                 let stalled = stalled_since.map_or(Duration::ZERO, |since| since.elapsed());
                 if stalled < timeout {
-                    // Tried now and then, because a wait can overlook a little room.
+                    // Tried several times, because a wait may overlook a little room: see `os::wait_writable`.
                     Some((timeout - stalled).min(timeout / 4))
                 } else {
                     spent.extend(self.give_up(self.stalled()));
@@ -278,20 +283,21 @@ impl Outbox {
         (next_try, spent)
     }
 
-    /// There is no thread to wait for the client: the watchdog tries now and then until it has caught up.
-    fn have_watchdog_wait(self: &Arc<Self>) {
+    /// Has the watchdog try what the client takes, every few milliseconds until the client has caught up.
+    fn wait_by_watchdog(self: &Arc<Self>) {
         self.stream.set_stall_timeout(Some(self.limits.write_timeout));
         let mut state = self.state.lock();
         state.rest.waiter = Waiter::Watchdog;
         self.changed.notify_all();
-        let is_watched = mem::replace(&mut state.is_watched, true);
+        let is_flush_ordered = mem::replace(&mut state.is_flush_ordered, true);
         drop(state);
-        if !is_watched {
-            self.have_watchdog_look();
+        if !is_flush_ordered {
+            self.order_flush();
         }
     }
 
-    pub(super) fn have_watchdog_look(self: &Arc<Self>) {
+    /// Has the watchdog call [`flush_waiting`](Flush::flush_waiting) in a moment.
+    pub(super) fn order_flush(self: &Arc<Self>) {
         let this: Weak<Self> = Arc::downgrade(self);
         self.watchdog.flush_soon(this);
     }
@@ -305,10 +311,11 @@ impl Outbox {
 }
 
 impl Flush for Outbox {
-    /// On the watchdog's thread, which every connection relies on: nothing of the program's is dropped here.
+    /// Runs on the watchdog's thread, which every connection relies on, so no payload is dropped here: its destructor
+    /// may be the program's.
     fn flush_waiting(self: Arc<Self>) {
         let mut state = self.state.lock();
-        state.is_watched = false;
+        state.is_flush_ordered = false;
         let is_waiting = state.rest.waiter == Waiter::Watchdog;
         let spent = if is_waiting {
             drop(state);
@@ -332,8 +339,8 @@ impl Flush for Outbox {
         if is_waiting {
             state.rest.waiter = Waiter::Nobody;
         }
-        // It may have become slow, or still be.
-        self.call_waiter(state);
+        // The client may have become slow, or still be.
+        self.ensure_waiter(state);
     }
 }
 
@@ -384,7 +391,7 @@ mod tests {
         outbox.send(&owned(5000, on_drop)).unwrap();
         // As if the client had not taken it, and there were no thread to wait for it.
         outbox.state.lock().block();
-        outbox.have_watchdog_wait();
+        outbox.wait_by_watchdog();
         let deadline = Instant::now() + PATIENCE;
         while outbox.state.lock().waiting.messages > 0 {
             assert!(Instant::now() < deadline, "the watchdog does not write");
@@ -425,9 +432,9 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_threads_last_words_may_need_another_writer() {
-        struct LastWords(RefCell<Option<Arc<Outbox>>>);
-        impl Drop for LastWords {
+    fn what_a_writer_thread_sends_while_it_ends_may_need_another_writer() {
+        struct SendsAtItsEnd(RefCell<Option<Arc<Outbox>>>);
+        impl Drop for SendsAtItsEnd {
             fn drop(&mut self) {
                 let outbox = self.0.take().unwrap();
                 // By now the outbox has done with this thread.
@@ -440,18 +447,18 @@ mod tests {
             }
         }
         thread_local! {
-            static LAST_WORDS: LastWords = const { LastWords(RefCell::new(None)) };
+            static AT_ITS_END: SendsAtItsEnd = const { SendsAtItsEnd(RefCell::new(None)) };
         }
         let settings = Websocket::new().outbox_bytes(256 << 20);
         let (outbox, mut peer) = outbox(&settings);
         outbox.start();
         outbox.send(&Frame::message(Message::binary(vec![1; 30 << 20]))).unwrap();
         let this = Arc::clone(&outbox);
-        let on_drop = move || LAST_WORDS.with(|words| *words.0.borrow_mut() = Some(this));
+        let on_drop = move || AT_ITS_END.with(|sends| *sends.0.borrow_mut() = Some(this));
         outbox.send(&owned(5000, on_drop)).unwrap();
         let length = "opening".len() + 10 + (30 << 20) + 4 + 5000 + 10 * (10 + (4 << 20));
         let mut all = vec![0; length];
-        peer.read_exact(&mut all).expect("the last words do not arrive");
+        peer.read_exact(&mut all).expect("what the ending thread has sent does not arrive");
     }
 
     #[test]
