@@ -34,15 +34,20 @@ pub(crate) fn websocket_controller(mut input: DeriveInput) -> TokenStream {
             }
         }
 
-        // The documented program imports `Websocket` beside this derive, for the settings that it may come to need.
-        // Naming it, wherever the module has it from, counts the import as used; a module without it gets rwf's own.
-        #[allow(unused_imports)]
+        // The documented program imports `Websocket`, the settings, before it needs them. With the type comes a derive
+        // macro of the same name, which does nothing: its use here counts as a use of the import, so that the compiler
+        // does not warn of it. A type, trait or function of the program's own that has this name is not concerned,
+        // because macros have a namespace of their own. The inner glob finds what the module imports, and the outer one
+        // is for modules that do not.
         const _: () = {
+            #[allow(unused_imports)]
             use ::rwf::controller::*;
             const _: () = {
+                #[allow(unused_imports)]
                 use self::*;
                 #[allow(dead_code)]
-                type Settings = Websocket;
+                #[derive(Websocket)]
+                struct UsesImport;
             };
         };
     }

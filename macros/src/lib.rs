@@ -26,7 +26,7 @@ use proc_macro::TokenStream;
 /// # let _ = route;
 /// ```
 ///
-/// A module with this derive cannot have a trait, or a type with parameters, of the name `Websocket`.
+/// A module with this derive cannot import a derive or attribute macro of the name `Websocket` from another crate.
 ///
 /// It writes this, which can be written by hand where a look at the request comes first:
 ///
@@ -44,6 +44,14 @@ use proc_macro::TokenStream;
 #[proc_macro_derive(WebsocketController)]
 pub fn websocket_controller(input: TokenStream) -> TokenStream {
     expand(syn::parse(input).map(derive::websocket_controller))
+}
+
+/// Does nothing. An import of `rwf::controller::Websocket` brings it along, and the derive of a controller uses it, so that
+/// the import does not count as unused.
+#[doc(hidden)]
+#[proc_macro_derive(Websocket)]
+pub fn websocket(_: TokenStream) -> TokenStream {
+    TokenStream::new()
 }
 
 /// Makes a route: `route!("/path" => Type)` or `route!("/path" => expression)`.

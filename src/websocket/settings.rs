@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// A derive macro that does nothing, beside the settings of the same name: `macros/src/derive.rs` says why. Left out of
+/// the documentation, where a link to the settings would have two targets.
+#[cfg(not(doc))]
+pub use rwf_macros::Websocket;
+
 use crate::base::rule::{self, Checked};
 use crate::http::headers::is_token;
 use crate::http::host::{is_literal, split_authority};
