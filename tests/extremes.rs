@@ -230,7 +230,7 @@ fn try_out(setting: &str, what: &str, change: Box<dyn Fn(Server) -> Server + Sen
     let thread = thread::spawn(move || sender.send(drive(change)).unwrap_or_default());
     match result.recv_timeout(4 * DEADLINE) {
         Ok(Ok(served)) => format!("{what}: {served} WebSockets"),
-        Ok(Err(http::Error::Setting { name, reason })) => {
+        Ok(Err(http::Error::Setting { name, reason, .. })) => {
             // The setters of lists are named for what they add.
             let names = [setting, what.split('(').next().unwrap_or_default()];
             assert!(names.contains(&name), "{what} is an error of `{name}`: {reason}");

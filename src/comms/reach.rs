@@ -438,6 +438,7 @@ impl std::error::Error for SendError {}
 
 /// [`Comms::here`] was called on a thread that runs no handler of a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "there is one reason: programs compare with it")]
 pub struct NotInHandler;
 
 impl fmt::Display for NotInHandler {

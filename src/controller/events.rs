@@ -71,6 +71,7 @@ pub fn events(
 ///
 /// There are these three, so that a `match` that names them is whole.
 #[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_enums, reason = "so that a `match` that names them is whole")]
 pub enum Event {
     /// A client has connected: what is sent to it from here on arrives.
     Opened(Client),

@@ -309,10 +309,12 @@ impl<'a> IntoIterator for &'a mut Socket {
 
 /// A WebSocket that is over, of which [`Socket::recv`] has said so already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "as for a channel: programs compare with it")]
 pub struct RecvError;
 
 /// Why [`Socket::try_recv`] has no message. There are these two reasons, as for a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "as for a channel")]
 pub enum TryRecvError {
     /// None has arrived whole.
     Empty,
@@ -322,6 +324,7 @@ pub enum TryRecvError {
 
 /// Why [`Socket::recv_timeout`] has no message. There are these two reasons, as for a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "as for a channel")]
 pub enum RecvTimeoutError {
     /// None came in time.
     Timeout,

@@ -30,6 +30,7 @@ pub struct Cookie {
 
 /// When a browser sends a cookie along with requests that another site caused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum SameSite {
     /// Never.
     Strict,

@@ -8,6 +8,7 @@ use std::{fmt, io};
 #[non_exhaustive]
 pub enum Error {
     /// The address could not be resolved.
+    #[non_exhaustive]
     Address {
         /// As it was given.
         address: String,
@@ -15,6 +16,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Listening failed, mostly because another program has the address.
+    #[non_exhaustive]
     Listen {
         /// Where.
         address: String,
@@ -22,6 +24,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A route's path is wrong.
+    #[non_exhaustive]
     Path {
         /// The path.
         path: String,
@@ -29,6 +32,7 @@ pub enum Error {
         reason: String,
     },
     /// Two routes match the same paths.
+    #[non_exhaustive]
     Duplicate {
         /// The first path.
         first: String,
@@ -36,6 +40,7 @@ pub enum Error {
         second: String,
     },
     /// A setting that cannot work.
+    #[non_exhaustive]
     Setting {
         /// Its name.
         name: &'static str,
@@ -43,6 +48,7 @@ pub enum Error {
         reason: String,
     },
     /// The system gave no thread or no signal handler.
+    #[non_exhaustive]
     System {
         /// What was wanted.
         what: &'static str,

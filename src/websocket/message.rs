@@ -10,7 +10,8 @@ use tungstenite::Utf8Bytes;
 
 /// A WebSocket message, text or binary (RFC 6455 §5.6). A clone shares the payload.
 ///
-/// Pings, pongs and closes are the server's business and never reach a handler as messages.
+/// Pings, pongs and closes are the server's business and never reach a handler as messages. There will be no third kind,
+/// so that a `match` needs no arm for it.
 ///
 /// ```
 /// use rwf::prelude::*;
@@ -24,6 +25,10 @@ use tungstenite::Utf8Bytes;
 /// assert_eq!(Message::from(vec![1, 2, 3]).as_bytes(), [1, 2, 3]);
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "RFC 6455 §5.6 has these two kinds, and handlers match on both"
+)]
 pub enum Message {
     /// UTF-8 text, checked on arrival.
     Text(Text),

@@ -47,6 +47,7 @@ pub struct Websocket {
 
 /// What happens to a message that finds its receiver's outbox full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Overflow {
     /// The receiver is closed as too slow, with 1013, after what waits for it already. Before that the server tries
     /// whether the receiver takes something now.
