@@ -37,6 +37,7 @@
 //! - [`Comms`](comms::Comms): reaches any session, from handlers, from other threads, from the rest of the program.
 //! - [`Controller`](controller::Controller), [`Request`](http::Request), [`Response`](http::Response): plain HTTP on
 //!   the same port, and a look at a request before it becomes a WebSocket.
+//! - [`Request::get`](http::Request::get): a request without a server, to test a controller as a function.
 //! - [`Server`](http::Server): the address, and every limit and timeout; [`run`](http::Server::run) it as a program, or
 //!   [`spawn`](http::Server::spawn) it inside one.
 //! - [`Websocket`](controller::Websocket): the settings of one endpoint or of all.
@@ -78,7 +79,7 @@
 //! ```text
 //! server/      error, pool, router, serve, acceptor, handle, signals, builder
 //!              start and stop; the threads of connections; a connection's requests, in order
-//! controller/  error, executor, settings, connection, request, http, session, socket, websocket, function, events
+//! controller/  error, executor, settings, connection, request, request_builder, http, session, socket, websocket, function, events
 //!              what a program writes, and what it is given; the session inside `handle`
 //! comms/       session, topics, registry, reach, client
 //!              who is connected, and reaching them

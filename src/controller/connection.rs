@@ -30,7 +30,8 @@ const STOP_QUIET: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) id: ServerId,
-    pub(crate) settings: Settings,
+    /// By themselves, for requests, which a program may keep for longer than the server is there.
+    pub(crate) settings: Arc<Settings>,
     pub(crate) watchdog: Watchdog,
     /// Where the server listens.
     pub(crate) local_addr: SocketAddr,
@@ -44,7 +45,7 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(settings: Settings, local_addr: SocketAddr) -> io::Result<Self> {
-        let watchdog = Watchdog::default();
+        let (settings, watchdog) = (Arc::new(settings), Watchdog::default());
         let (is_stopping, stop) = (AtomicBool::new(false), Stop::new()?);
         let (began, clock) = (Instant::now(), AtomicU64::new(1));
         Ok(Self {

@@ -134,7 +134,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// The request's connection was used already.
+    /// The request's connection was used already, or the request was [built](Request::get) without one.
     pub fn upgrade<F>(&self, function: F) -> Result<Response, Error>
     where
         F: FnOnce(Socket) -> Result<(), Error>,

@@ -7,6 +7,7 @@ pub(crate) mod executor;
 pub(crate) mod function;
 pub(crate) mod http;
 pub(crate) mod request;
+pub(crate) mod request_builder;
 pub(crate) mod session;
 pub(crate) mod settings;
 pub(crate) mod socket;

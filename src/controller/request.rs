@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use crate::comms::reach::ServerComms;
-use crate::comms::session::{ConnectionId, Secret, SessionId};
-use crate::controller::connection::{Connection, Context};
+use crate::comms::session::{ConnectionId, Secret, ServerId, SessionId};
+use crate::controller::connection::Connection;
 use crate::controller::error::Error;
 use crate::controller::settings::Settings;
 use crate::http::cookie::{self, Cookie};
@@ -19,6 +19,8 @@ use crate::http::path::{self, Parameters};
 use crate::http::peer;
 
 /// A request, whole: head, path parameters and body. A clone is cheap and shares everything.
+///
+/// Controllers get them from the server; tests [build](Request::get) their own.
 #[derive(Clone)]
 pub struct Request {
     shared: Arc<Shared>,
@@ -32,11 +34,13 @@ struct Shared {
     query: Vec<(String, String)>,
     /// Set when somebody asks for it.
     guest: OnceLock<Guest>,
-    /// Not the connection itself: a request that a program keeps must not keep that from ending.
-    context: Arc<Context>,
+    server: ServerId,
+    /// The server's.
+    settings: Arc<Settings>,
     connection_id: ConnectionId,
     peer: SocketAddr,
-    upgrade: Mutex<Option<Upgrade>>,
+    /// `None` where there is no connection: a program built the request.
+    upgrade: Option<Mutex<Option<Upgrade>>>,
 }
 
 /// Who a visitor is as long as no controller says so.
@@ -65,10 +69,31 @@ impl Request {
             query: path::query(&parsed.query),
             parameters,
             guest: OnceLock::new(),
-            context: Arc::clone(&connection.context),
+            server: connection.context.id,
+            settings: Arc::clone(&connection.context.settings),
             connection_id: connection.id,
             peer: connection.peer,
-            upgrade: Mutex::new(Some(Upgrade { connection: Arc::clone(connection), rest })),
+            upgrade: Some(Mutex::new(Some(Upgrade { connection: Arc::clone(connection), rest }))),
+            parsed,
+        };
+        Self { shared: Arc::new(shared), user: None }
+    }
+
+    /// A request that came on no connection, as `peer` would send it to a server with the default settings.
+    pub(crate) fn without_connection(
+        parsed: Parsed,
+        parameters: Parameters,
+        peer: SocketAddr,
+    ) -> Self {
+        let shared = Shared {
+            query: path::query(&parsed.query),
+            parameters,
+            guest: OnceLock::new(),
+            server: ServerId::next(),
+            settings: Arc::default(),
+            connection_id: ConnectionId::next(),
+            peer,
+            upgrade: None,
             parsed,
         };
         Self { shared: Arc::new(shared), user: None }
@@ -164,7 +189,7 @@ impl Request {
     }
 
     fn trusted_proxies(&self) -> &[IpAddr] {
-        &self.context().settings.trusted_proxies
+        &self.settings().trusted_proxies
     }
 
     /// The session it belongs to. For a visitor without a session one begins with this call, and the response brings its
@@ -197,7 +222,7 @@ impl Request {
     }
 
     fn cookie_name(&self) -> Option<&str> {
-        self.context().settings.session_cookie.as_deref()
+        self.settings().session_cookie.as_deref()
     }
 
     /// The connection it came on: with [`Comms::connection`](crate::comms::Comms::connection) one tab can be reached
@@ -210,7 +235,7 @@ impl Request {
     /// Reaches the clients of this server, where [`Comms`](crate::comms::Comms) reaches those of the whole process.
     #[must_use]
     pub fn comms(&self) -> ServerComms {
-        ServerComms::new(self.context().id)
+        ServerComms::new(self.shared.server)
     }
 
     /// The same request in another session, for a controller that found out by itself who the client is.
@@ -250,12 +275,7 @@ impl Request {
 
     /// The settings of its server.
     pub(crate) fn settings(&self) -> &Settings {
-        &self.context().settings
-    }
-
-    /// What it has in common with all requests of its server.
-    pub(crate) fn context(&self) -> &Context {
-        &self.shared.context
+        &self.shared.settings
     }
 
     /// The cookie that the response has to introduce this visitor with: one who came without, and whose session
@@ -277,14 +297,27 @@ impl Request {
             || self.header("Origin").is_some_and(is_foreign)
     }
 
-    /// Takes the connection out of the request; the second time it is gone.
-    pub(crate) fn take_upgrade(&self) -> Option<Upgrade> {
-        self.shared.upgrade.lock().take()
+    /// Takes the connection out of the request.
+    ///
+    /// # Errors
+    ///
+    /// Somebody took it before, or there was none.
+    pub(crate) fn take_upgrade(&self) -> Result<Upgrade, Error> {
+        let Some(upgrade) = &self.shared.upgrade else {
+            return Err(Error::new(
+                "this request was built without a connection, so that no WebSocket can be opened on it: \
+                 to test one, start a server with `Server::spawn` and connect to it",
+            ));
+        };
+        let taken = upgrade.lock().take();
+        taken.ok_or_else(|| "the connection of this request is a WebSocket already".into())
     }
 
     /// Puts back what [`take_upgrade`](Self::take_upgrade) took.
     pub(crate) fn restore_upgrade(&self, upgrade: Upgrade) {
-        *self.shared.upgrade.lock() = Some(upgrade);
+        if let Some(place) = &self.shared.upgrade {
+            *place.lock() = Some(upgrade);
+        }
     }
 }
 

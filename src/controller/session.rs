@@ -53,9 +53,7 @@ pub(crate) fn run(
         Opening::Accepted(head) => head,
         Opening::Refused(response) => return Ok(response),
     };
-    let Some(upgrade) = request.take_upgrade() else {
-        return Err(Error::new("the connection of this request is a WebSocket already"));
-    };
+    let upgrade = request.take_upgrade()?;
     let (session, connections) = match Session::open(request, settings, opening, upgrade) {
         Ok(open) => open,
         Err(upgrade) => {

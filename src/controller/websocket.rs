@@ -123,7 +123,7 @@ pub trait WebsocketController: Send + Sync {
     ///
     /// # Errors
     ///
-    /// The request's connection was used already.
+    /// The request's connection was used already, or the request was [built](Request::get) without one.
     async fn handle(&self, request: &Request) -> Result<Response, Error> {
         let settings = self.websocket(request.settings().websocket.clone());
         session::run(request, &settings, name_of::<Self>(), |session| serve(self, session))

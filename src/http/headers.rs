@@ -24,6 +24,15 @@ impl Headers {
         self.ends.push((end_of_name, self.text.len()));
     }
 
+    /// Takes all fields of that name away.
+    pub(crate) fn remove(&mut self, name: &str) {
+        let mut others = Self::default();
+        for (key, value) in self.iter().filter(|(key, _)| !key.eq_ignore_ascii_case(name)) {
+            others.append(key, value);
+        }
+        *self = others;
+    }
+
     /// The first value of that name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.get_all(name).next()
@@ -111,6 +120,13 @@ mod tests {
         assert_eq!(headers.single("HOST"), Err(2));
         assert_eq!(headers.single("accept"), Ok(Some("c")));
         assert_eq!(headers.single("origin"), Ok(None));
+    }
+
+    #[test]
+    fn all_fields_of_a_name_are_removed_and_no_others() {
+        let mut headers = headers(&[("Host", "a"), ("Accept", "c"), ("host", "b")]);
+        headers.remove("HOST");
+        assert_eq!(headers.iter().collect::<Vec<_>>(), [("Accept", "c")]);
     }
 
     #[test]

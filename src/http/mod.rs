@@ -19,6 +19,7 @@ pub use self::method::{Method, UnknownMethod};
 pub use self::response::Response;
 pub use self::status::Status;
 pub use crate::controller::request::Request;
+pub use crate::controller::request_builder::RequestBuilder;
 pub use crate::server::builder::Server;
 pub use crate::server::error::Error;
 pub use crate::server::handle::{Report, ServerHandle};

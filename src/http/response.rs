@@ -107,11 +107,7 @@ impl Response {
     /// line end, makes the response a 500 with a line in the log.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
-        let mut others = Headers::default();
-        for (key, value) in self.headers.iter().filter(|(key, _)| !key.eq_ignore_ascii_case(name)) {
-            others.append(key, value);
-        }
-        self.headers = others;
+        self.headers.remove(name);
         self.append_header(name, value)
     }
 

@@ -171,7 +171,7 @@ impl Exchange<'_> {
         response = response.or_internal_error();
         let name = route.map_or("no route", Route::name);
         self.log(&request, name, &mut response, began.elapsed());
-        let Some(upgrade) = request.take_upgrade() else {
+        let Ok(upgrade) = request.take_upgrade() else {
             // A controller ran the WebSocket and then answered as if it had not.
             return Next::Nothing;
         };
