@@ -79,11 +79,13 @@
 //! ```text
 //! server/      error, pool, router, serve, acceptor, handle, signals, builder
 //!              start and stop; the threads of connections; a connection's requests, in order
-//! controller/  error, executor, settings, connection, request, request_builder, http, session, socket, websocket, function, events
+//! controller/  error, executor, settings, connection, request, request_builder, http,
+//!              session, socket, websocket, function, events
 //!              what a program writes, and what it is given; the session inside `handle`
 //! comms/       session, topics, registry, reach, client
 //!              who is connected, and reaching them
-//! websocket/   close, header, message, decoder, frame, batch, outbox_state, settings, handshake, outbox, writer, sender, reader
+//! websocket/   close, header, message, decoder, frame, batch, outbox_state, settings, handshake,
+//!              outbox, writer, sender, reader
 //!              RFC 6455; the only writer
 //! http/        headers, cookie, host, method, path, peer, origin, status, rejection, head, body, parser, response
 //!              bytes in, values out

@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The files of the drawing in `lib.rs`, the lowest first: a line names a folder and its files, and the next one says in
-/// words what they are. `lib.rs`, `prelude.rs` and each `mod.rs` are the roof.
+/// The files of the drawing in `lib.rs`, the lowest first: a line names a folder and its files, which go on in the next
+/// line after a comma, and then one says in words what they are. `lib.rs`, `prelude.rs` and each `mod.rs` are the roof.
 fn house() -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
     let text = fs::read_to_string(path).unwrap();
     let (_, drawing) = text.split_once("//! ```text\n").expect("lib.rs has the drawing");
     let (drawing, _) = drawing.split_once("//! ```").expect("the drawing ends");
+    let drawing = drawing.replace(",\n//!", ",");
     let lines = drawing.lines().filter_map(|line| line.strip_prefix("//! "));
     let folders = lines.filter_map(|line| line.split_once("/ ")).collect::<Vec<_>>();
     let files = |(folder, files): &(&str, &str)| {
