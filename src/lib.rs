@@ -42,6 +42,7 @@
 //!   [`spawn`](http::Server::spawn) it inside one.
 //! - [`Websocket`](controller::Websocket): the settings of one endpoint or of all.
 //! - [`SessionId`](session::SessionId): who a connection belongs to.
+//! - `rwf::testing`, with the feature `testing`: a server and its clients, for the tests of a program.
 //! - [Security](guide::security): what is checked, and how to put a server on the internet.
 //! - [How much memory](guide::memory): what a server takes at most, from its settings.
 //!
@@ -77,6 +78,8 @@
 //! values out. `websocket/decoder.rs` says in its first lines why tungstenite's reader does not serve here.
 //!
 //! ```text
+//! testing/     os, response, cookies, slow, client, visitor, server
+//!              what the tests of programs are written with; feature `testing`
 //! server/      error, pool, router, serve, acceptor, handle, signals, builder
 //!              start and stop; the threads of connections; a connection's requests, in order
 //! controller/  error, executor, settings, connection, request, request_builder, http,
@@ -115,6 +118,8 @@ pub mod controller;
 pub mod guide;
 pub mod http;
 pub mod prelude;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod websocket;
 
 /// Who a connection belongs to: sessions, and the connections of one session.

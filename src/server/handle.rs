@@ -112,6 +112,12 @@ impl ServerHandle {
         ServerComms::new(self.running.connections.context.id)
     }
 
+    /// The name of the session cookie, if there is one.
+    #[cfg(feature = "testing")]
+    pub(crate) fn session_cookie(&self) -> Option<&str> {
+        self.running.connections.context.settings.session_cookie.as_deref()
+    }
+
     /// Shuts the server down, and waits for that:
     ///
     /// 1. the listener is closed, so that its address is free at once, unless others hold it too;
