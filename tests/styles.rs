@@ -157,10 +157,10 @@ fn a_silent_client_is_given_up_and_one_that_answers_is_kept() {
 fn the_shutdown_closes_all_in_good_order() {
     for style in STYLES {
         let server = serve(Websocket::new());
-        let mut clients: Vec<_> = (0..5).map(|_| open(&server, style).0).collect();
+        let clients: Vec<_> = (0..5).map(|_| open(&server, style).0).collect();
         thread::scope(|scope| {
             let shutdown = scope.spawn(|| server.shutdown().unwrap());
-            for client in &mut clients {
+            for mut client in clients {
                 assert_eq!(client.close_frame().0, 1001, "{style}");
                 client.send_close(1001, "");
                 client.expect_end();

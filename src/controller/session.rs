@@ -131,8 +131,6 @@ impl Session {
         if !connection.upgrade(&outbox) {
             return Err(Upgrade { connection, rest });
         }
-        // The controller has become a session.
-        connection.leave_handler();
         // Before the 101: when the client has seen that, what is sent to its session reaches it.
         let registration =
             Registry::global().register(context.id, client.clone(), connection.id, outbox.clone());
@@ -158,8 +156,9 @@ impl Session {
     /// The parts of path and session that tell threads apart, in the 15 bytes that systems show.
     fn name_thread(&self) {
         self.connection.set_task(Arc::clone(&self.label));
-        let path = self.request.path().trim_start_matches('/');
-        os::name_thread(&format!("{path:.6} {:.8}", Shown::value(&self.client).to_string()));
+        let path = Shown::value(self.request.path()).to_string();
+        let (path, client) = (path.trim_start_matches('/'), Shown::value(&self.client).to_string());
+        os::name_thread(&format!("{path:.6} {client:.8}"));
     }
 
     /// Takes the reader; the second time it is gone.
