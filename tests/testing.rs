@@ -276,8 +276,7 @@ fn a_refusal_is_returned_or_told() {
 #[test]
 fn a_failed_expectation_tells_what_was_expected_and_what_came() {
     let server = chat();
-    let visitor = server.visitor().header("X-Name", "hasty").timeout(Duration::from_millis(50));
-    let mut hasty = visitor.connect("/rooms/hasty");
+    let mut hasty = somebody(&server, "hasty").timeout(Duration::from_millis(50));
     assert_eq!(
         failure(|| hasty.recv()),
         "/rooms/hasty: expected a message, and nothing came for 50ms"
@@ -362,8 +361,7 @@ fn a_client_answers_pings_while_it_waits() {
         .ping_interval(Duration::from_millis(20))
         .ping_timeout(Duration::from_millis(500));
     let (server, _told) = witnessed(settings);
-    let visitor = server.visitor().timeout(Duration::from_millis(1500));
-    let mut client = visitor.connect("/");
+    let mut client = server.connect("/").timeout(Duration::from_millis(1500));
     assert_eq!(failure(|| client.recv()), "/: expected a message, and nothing came for 1.5s");
     client.close(1000, "still here");
 }
@@ -372,8 +370,7 @@ fn a_client_answers_pings_while_it_waits() {
 fn a_wait_ends_with_its_timeout_and_not_before() {
     let server = chat();
     let timeout = Duration::from_millis(200);
-    let visitor = server.visitor().header("X-Name", "anna").timeout(timeout);
-    let mut anna = visitor.connect("/rooms/timeout");
+    let mut anna = somebody(&server, "timeout").timeout(timeout);
     for wait in [|anna: &mut TestClient| drop(anna.recv()), TestClient::expect_end] {
         let began = Instant::now();
         assert!(
@@ -384,6 +381,7 @@ fn a_wait_ends_with_its_timeout_and_not_before() {
         assert!((timeout..timeout + DEADLINE).contains(&took), "it took {took:?}");
     }
     assert!(failure(|| server.visitor().timeout(Duration::ZERO)).contains("more than zero"));
+    assert!(failure(|| anna.timeout(Duration::ZERO)).contains("more than zero"));
     let mut patient =
         server.visitor().header("X-Name", "anna").timeout(Duration::MAX).connect("/rooms/timeout");
     patient.send("never is fine too");
@@ -405,8 +403,8 @@ fn busy() -> (TestServer, Sender<()>) {
 #[test]
 fn a_client_that_gets_rid_of_nothing_fails_in_time() {
     let (server, busy) = busy();
-    let visitor = server.visitor().timeout(Duration::from_millis(200));
-    let mut client = visitor.connect_at_once("/busy");
+    let client = server.visitor().connect_at_once("/busy");
+    let mut client = client.timeout(Duration::from_millis(200));
     let flood = catch_unwind(AssertUnwindSafe(|| {
         for _ in 0..1000 {
             client.send(vec![7; 1 << 20]);
@@ -421,9 +419,9 @@ fn a_client_that_gets_rid_of_nothing_fails_in_time() {
 #[test]
 fn a_client_is_there_when_its_endpoint_receives() {
     let (server, busy) = busy();
-    let visitor = server.visitor().timeout(Duration::from_millis(100));
+    let visitor = server.visitor().timeout(Duration::from_secs(1));
     let told = failure(|| visitor.connect("/busy"));
-    assert!(told.contains("the endpoint has received nothing for 100ms"), "{told}");
+    assert!(told.contains("the endpoint has received nothing for 1s"), "{told}");
     drop(busy);
 
     let server = chat();

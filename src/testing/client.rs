@@ -14,7 +14,7 @@ use tungstenite::{Error, WebSocket};
 use crate::base::deadline;
 use crate::base::shown::Shown;
 use crate::testing::os;
-use crate::testing::response::{Answered, TestResponse, is_a_pause, wait_until};
+use crate::testing::response::{Answered, TestResponse, is_a_pause, may_wait};
 use crate::testing::slow::SlowReader;
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::message::Message;
@@ -28,7 +28,7 @@ use crate::websocket::message::Message;
 /// server closes.
 ///
 /// All methods panic when something else happens than they say, at the line of the test that calls them. Each waits as
-/// long as the visitor's [`timeout`](crate::testing::Visitor::timeout), and no longer.
+/// long as its [`timeout`](Self::timeout), which is the visitor's unless said otherwise, and no longer.
 ///
 /// ```
 /// use rwf::prelude::*;
@@ -131,6 +131,22 @@ impl TestClient {
     #[must_use]
     pub fn subprotocol(&self) -> Option<&str> {
         self.response.header("Sec-WebSocket-Protocol")
+    }
+
+    /// How long each call waits from now on, instead of the visitor's
+    /// [`timeout`](crate::testing::Visitor::timeout).
+    ///
+    /// # Panics
+    ///
+    /// It is zero.
+    #[track_caller]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        assert!(!timeout.is_zero(), "`timeout` has to be more than zero");
+        self.timeout = timeout;
+        let waiting = deadline::until(deadline::after(timeout)).max(Duration::from_millis(1));
+        // It fails for a connection that has ended, whose next write says so.
+        let _ = self.socket.get_ref().set_write_timeout(Some(waiting));
+        self
     }
 
     /// Sends a message: a text or bytes.
@@ -288,7 +304,7 @@ impl TestClient {
         let deadline = deadline::after(self.timeout);
         let mut passed_over = [0; 16 << 10];
         let stream = self.socket.get_mut();
-        while wait_until(stream, deadline).is_ok() {
+        while may_wait(stream, deadline) {
             match stream.read(&mut passed_over) {
                 Ok(1..) => {}
                 Err(error) if is_a_pause(&error) => {}
@@ -394,7 +410,7 @@ impl TestClient {
             return end.clone();
         }
         let end = loop {
-            if wait_until(self.socket.get_ref(), deadline).is_err() {
+            if !may_wait(self.socket.get_ref(), deadline) {
                 return Came::Nothing(self.timeout);
             }
             match self.socket.read() {

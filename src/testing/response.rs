@@ -152,8 +152,7 @@ fn read_more(
     deadline: Instant,
 ) -> io::Result<usize> {
     let mut buffer = [0; 4096];
-    loop {
-        wait_until(stream, deadline)?;
+    while may_wait(stream, deadline) {
         match stream.read(&mut buffer) {
             Ok(count) => {
                 received.extend_from_slice(&buffer[..count]);
@@ -163,20 +162,16 @@ fn read_more(
             Err(error) => return Err(error),
         }
     }
+    Err(io::Error::new(ErrorKind::TimedOut, "it takes longer than `Visitor::timeout`"))
 }
 
-/// Has the next read wait until `deadline`.
-///
-/// # Errors
-///
-/// [`ErrorKind::TimedOut`] when it has passed.
-pub(crate) fn wait_until(stream: &TcpStream, deadline: Instant) -> io::Result<()> {
+/// Has the next read wait until `deadline`; whether that is not over.
+pub(crate) fn may_wait(stream: &TcpStream, deadline: Instant) -> bool {
     let remaining = deadline::until(deadline);
-    if remaining.is_zero() {
-        return Err(io::Error::new(ErrorKind::TimedOut, "the time is over"));
-    }
-    // Less than a millisecond may be taken for no timeout at all.
-    stream.set_read_timeout(Some(remaining.max(Duration::from_millis(1))))
+    // Less than a millisecond may be taken for no timeout at all. It fails for a connection that has ended, of which the
+    // read tells.
+    let _ = stream.set_read_timeout(Some(remaining.max(Duration::from_millis(1))));
+    !remaining.is_zero()
 }
 
 /// Whether a read that failed so may be tried again.
