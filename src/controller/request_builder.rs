@@ -66,7 +66,7 @@ pub struct RequestBuilder {
 
 impl Request {
     /// Begins a `GET` of `target`, a path with or without a query: `/rooms/blue?page=2`. For tests;
-    /// [`RequestBuilder`](crate::http::RequestBuilder) has an example.
+    /// [`RequestBuilder`] has an example.
     ///
     /// # Panics
     ///

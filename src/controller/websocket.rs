@@ -52,13 +52,12 @@ use crate::websocket::settings::Websocket;
 /// # let _ = route;
 /// ```
 ///
-/// Handlers are told the session, and a send to it reaches all its tabs. Where one tab is meant, the controller made for
-/// the connection keeps [`Request::connection_id`] and sends with
-/// [`Comms::connection`](crate::comms::Comms::connection).
+/// Handlers are told the session, and a send to it reaches all its tabs. The one tab that a message came from is
+/// [`Comms::here`](crate::comms::Comms::here).
 ///
 /// An error from a method closes the connection, with 1011 unless the error
 /// [says otherwise](Error::with_close); so does a panic. Other connections notice nothing. The exception is a
-/// [`SendError`] that is passed on with `?`: that a receiver is too slow ends the handler and is logged, and closes the
+/// [`SendError`](crate::comms::SendError) that is passed on with `?`: that a receiver is too slow ends the handler and is logged, and closes the
 /// receiver's connection, if any.
 #[async_trait]
 #[diagnostic::on_unimplemented(
