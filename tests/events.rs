@@ -237,6 +237,14 @@ fn a_program_that_takes_no_events_holds_up_no_shutdown() {
 }
 
 #[test]
+fn a_capacity_may_be_as_large_as_can_be_said() {
+    let (server, events) = serve_events(usize::MAX);
+    let _client = open(&server);
+    opened(&events);
+    assert_eq!(events.capacity(), Some(65_536));
+}
+
+#[test]
 fn an_endpoint_of_events_may_have_settings_of_its_own() {
     let (endpoint, events) = rwf::events(1);
     let endpoint = endpoint.settings(|defaults| defaults.max_message_size(3));

@@ -17,6 +17,7 @@ use crate::controller::socket::Socket;
 use crate::websocket::close::{CloseCode, Closed};
 use crate::websocket::message::Message;
 
+const MAX_CAPACITY: usize = 1 << 16;
 /// A client whose event waits for room looks so often whether it is over meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -24,8 +25,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// takes them there, beside its work.
 ///
 /// ```
-/// use rwf::channel::{never, select, tick};
-/// use rwf::http::{self, Server};
+/// use rwf::channel::{select, tick};
+/// use rwf::http::Server;
 /// use rwf::prelude::*;
 /// use std::time::Duration;
 ///
@@ -37,22 +38,24 @@ const LOOK: Duration = Duration::from_millis(100);
 /// while progress < 100 {
 ///     select! {
 ///         recv(events) -> event => match event? {
-///             Event::Opened(client) => client.send(progress.to_string())?,
+///             Event::Opened(client) => {
+///                 // One that has left meanwhile is no reason for the job to end.
+///                 let _ = client.send(progress.to_string());
+///             }
 ///             Event::Message(client, message) => log::info!("{client:?} says {message:?}"),
 ///             Event::Closed(client, closed) => log::info!("{client:?} left: {}", closed.cause),
 ///         },
 ///         recv(ticks) -> _ => {
 ///             progress += 1;
-///             server.comms().notify().send(progress.to_string())?;
+///             let _ = server.comms().notify().send(progress.to_string());
 ///         }
 ///     }
 /// }
-/// # let _ = never::<()>();
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// `capacity` is how many events wait at most. When so many do, clients that send more are held back by TCP until the
+/// `capacity` is how many events wait at most, up to 65,536. When so many do, clients that send more are held back by TCP until the
 /// program takes some; nobody else is.
 ///
 /// Each client that was opened is closed exactly once, and its events come in their order: opened, messages, closed.
@@ -60,7 +63,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub fn events(
     capacity: usize,
 ) -> (Endpoint<impl Fn(Socket) -> Result<(), Error> + Send + Sync + 'static>, Events) {
-    let (sender, receiver) = bounded(capacity);
+    // A bounded channel reserves its places at once.
+    let (sender, receiver) = bounded(capacity.min(MAX_CAPACITY));
     let hub =
         Arc::new(Hub { sender, clients: Mutex::new(Some(HashMap::new())), late: Mutex::default() });
     let serving = Arc::clone(&hub);
