@@ -195,8 +195,11 @@ impl Comms {
     }
 
     fn send_with(&self, message: Message, patience: Patience) -> Result<usize, SendError> {
-        let outcome = self.deliver(message, patience);
-        match outcome {
+        let frame = Frame::message(message);
+        if let Some(own) = registry::own_outbox(&self.receivers) {
+            return own.send_with(&frame, patience).map(|()| 1).map_err(SendError::from);
+        }
+        match self.deliver(&frame, patience) {
             Outcome { queued: 0, refused, .. } if !refused.is_empty() => Err(SendError::Full),
             Outcome { queued: 0, closing, .. } if closing > 0 => Err(SendError::Closing),
             Outcome { queued, .. } => Ok(queued),
@@ -216,30 +219,29 @@ impl Comms {
     /// assert_eq!((outcome.queued, outcome.closing), (0, 0));
     /// ```
     pub fn send_to_each(&self, message: impl Into<Message>) -> Outcome {
-        self.deliver(message.into(), Patience::Settings)
+        self.deliver(&Frame::message(message.into()), Patience::Settings)
     }
 
-    fn deliver(&self, message: Message, patience: Patience) -> Outcome {
-        let frame = Frame::message(message);
-        registry::with_members(&self.receivers, |members| {
-            let mut outcome = Outcome::default();
-            // Those whom this thread may wait for come last, so that the others do not wait with them.
-            let mut late = SmallVec::<[_; 1]>::new();
-            for member @ (connection, outbox) in members {
-                match patience {
-                    Patience::Settings if outbox.is_read_by_this_thread() => late.push(member),
-                    Patience::Settings => outcome.note(*connection, outbox.send(&frame)),
-                    Patience::Until(_) => match outbox.send_with(&frame, Patience::Until(None)) {
-                        Err(NotTaken::Full) => late.push(member),
-                        result => outcome.note(*connection, result),
-                    },
-                }
+    #[inline(never)]
+    fn deliver(&self, frame: &Frame, patience: Patience) -> Outcome {
+        let members = Registry::global().find(&self.receivers);
+        let mut outcome = Outcome::default();
+        // Those whom this thread may wait for come last, so that the others do not wait with them.
+        let mut late = SmallVec::<[_; 1]>::new();
+        for member @ (connection, outbox) in &members {
+            match patience {
+                Patience::Settings if outbox.is_read_by_this_thread() => late.push(member),
+                Patience::Settings => outcome.note(*connection, outbox.send(frame)),
+                Patience::Until(_) => match outbox.send_with(frame, Patience::Until(None)) {
+                    Err(NotTaken::Full) => late.push(member),
+                    result => outcome.note(*connection, result),
+                },
             }
-            for (connection, outbox) in late {
-                outcome.note(*connection, outbox.send_with(&frame, patience));
-            }
-            outcome
-        })
+        }
+        for (connection, outbox) in late {
+            outcome.note(*connection, outbox.send_with(frame, patience));
+        }
+        outcome
     }
 
     /// Subscribes the connections that are meant, of those that there are now, to a [topic](Self::topic): from here on
@@ -287,18 +289,16 @@ impl Comms {
     /// The code may not be sent, or the reason is longer than 123 bytes (RFC 6455 §5.5, §7.4.2). Nothing is closed.
     pub fn close(&self, code: impl Into<CloseCode>, reason: &str) -> Result<usize, InvalidClose> {
         let close = Close::checked(code.into(), reason)?;
-        Ok(registry::with_members(&self.receivers, |members| {
-            let seals = |outbox: &Arc<Outbox>| outbox.seal(close.clone(), Cause::Program);
-            members.iter().filter(|(_, outbox)| seals(outbox)).count()
-        }))
+        let members = Registry::global().find(&self.receivers);
+        let seals = |outbox: &Arc<Outbox>| outbox.seal(close.clone(), Cause::Program);
+        Ok(members.iter().filter(|(_, outbox)| seals(outbox)).count())
     }
 
     /// Whether any of the connections that are meant is open, and not being closed.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        registry::with_members(&self.receivers, |members| {
-            members.iter().any(|(_, outbox)| !outbox.is_sealed())
-        })
+        let members = Registry::global().find(&self.receivers);
+        members.iter().any(|(_, outbox)| !outbox.is_sealed())
     }
 }
 

@@ -82,7 +82,8 @@ thread_local! {
 /// A connection, for the thread that runs its handlers.
 #[derive(Debug, Clone)]
 struct Own {
-    member: [(ConnectionId, Arc<Outbox>); 1],
+    connection: ConnectionId,
+    outbox: Arc<Outbox>,
     session: SessionId,
     server: ServerId,
     /// How many connections the session has.
@@ -91,19 +92,15 @@ struct Own {
     is_registered: bool,
 }
 
-/// Calls `act` with those who are meant. Most messages answer the client whose handler sends them: that takes no lock and
-/// no look-up.
-pub(crate) fn with_members<T>(
-    receivers: &Receivers,
-    act: impl Fn(&[(ConnectionId, Arc<Outbox>)]) -> T,
-) -> T {
-    let own = of_own(|own| own.is_all_of(receivers).then(|| act(&own.member)));
-    own.flatten().unwrap_or_else(|| act(&Registry::global().find(receivers)))
+/// The connection whose handlers the calling thread runs, if it is all that is meant. Most messages answer the client
+/// whose handler sends them: this finds it without a lock and a look-up.
+pub(crate) fn own_outbox(receivers: &Receivers) -> Option<Arc<Outbox>> {
+    of_own(|own| own.is_all_of(receivers).then(|| Arc::clone(&own.outbox))).flatten()
 }
 
 /// The connection whose handlers the calling thread runs.
 pub(crate) fn own_connection() -> Option<ConnectionId> {
-    of_own(|own| own.member[0].0)
+    of_own(|own| own.connection)
 }
 
 /// The calling thread runs no handlers of its connection any more.
@@ -126,7 +123,7 @@ impl Own {
                 Target::Session(session) => {
                     *session == self.session && self.count.load(Ordering::Acquire) == 1
                 }
-                Target::Connection(connection) => *connection == self.member[0].0,
+                Target::Connection(connection) => *connection == self.connection,
                 Target::Topic(_) | Target::All => false,
             }
     }
@@ -161,13 +158,12 @@ impl Registry {
         tabs.members.push((connection, Arc::clone(&outbox)));
         let connections = tabs.update_count();
         let count = Arc::clone(&tabs.count);
-        let member = [(connection, outbox)];
-        let own = Own { member, session, server, count, is_registered: true };
+        let own = Own { connection, outbox, session, server, count, is_registered: true };
         Registration { registry: self, connections, own }
     }
 
     /// Those who are meant, cloned: they are used when the lock is released.
-    fn find(&self, receivers: &Receivers) -> Members {
+    pub(crate) fn find(&self, receivers: &Receivers) -> Members {
         self.entries.read().members(receivers)
     }
 
@@ -268,7 +264,7 @@ impl Registration<'_> {
     }
 
     fn connection(&self) -> ConnectionId {
-        self.own.member[0].0
+        self.own.connection
     }
 }
 
@@ -290,7 +286,7 @@ impl Drop for Registration<'_> {
         }
         drop(entries);
         let _ = OWN.try_with(|own| {
-            if let Some(own) = own.borrow_mut().as_mut().filter(|own| own.member[0].0 == connection)
+            if let Some(own) = own.borrow_mut().as_mut().filter(|own| own.connection == connection)
             {
                 own.is_registered = false;
             }

@@ -1,6 +1,6 @@
 //! Runs a future to its end on the calling thread: `async` is the traits' syntax here, not a runtime.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -19,6 +19,13 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         return output;
     }
+    drive(future)
+}
+
+/// Apart, so that the frame of those who call handlers stays small: at thousands of connections each line of a stack is
+/// out of the caches by the next message.
+#[inline(never)]
+fn drive<F: Future>(mut future: Pin<&mut F>) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     loop {

@@ -208,19 +208,19 @@ impl Session {
         &self,
         what: &str,
         call: impl FnOnce() -> Result<(), Error>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), Box<Ended>> {
         // The error is the program's code too, in its text and in its end.
         match contained(|| call().map_err(Failure::of)) {
             Some(Ok(())) => Ok(()),
-            Some(Err(failure)) => Err(self.report(what, Some(*failure))),
+            Some(Err(failure)) => Err(self.report(what, Some(failure))),
             None => Err(self.report(what, None)),
         }
     }
 
     /// Logs why the program's code ended early, `None` for a panic.
     #[inline(never)]
-    fn report(&self, method: &str, failure: Option<Failure>) -> Ended {
-        let (level, what, ended) = match failure {
+    fn report(&self, method: &str, failure: Option<Box<Failure>>) -> Box<Ended> {
+        let (level, what, ended) = match failure.map(|failure| *failure) {
             // A receiver that is too slow or leaves has its own connection closed, not that of whoever sends to it.
             Some(Failure { text, is_send_error: true, close, .. }) => {
                 let ended = Ended { close, is_send_error: true };
@@ -239,7 +239,7 @@ impl Session {
             }
         };
         contained(|| log::log!(level, "{method} of {} {what}", self.label));
-        ended
+        Box::new(ended)
     }
 
     #[inline(never)]

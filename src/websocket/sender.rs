@@ -121,6 +121,10 @@ impl Outbox {
 
     /// Tries to make room for `frame`, first by writing what the client takes now: one that reads must not be judged
     /// slow. Then this waits for the client, as `patience` says.
+    ///
+    /// Apart, so that the frame of a send that finds room stays small.
+    #[cold]
+    #[inline(never)]
     fn make_room<'a>(
         self: &'a Arc<Self>,
         mut state: MutexGuard<'a, OutboxState>,
