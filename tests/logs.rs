@@ -8,6 +8,7 @@ use std::{fmt, io};
 
 use common::{Guest, Raw, header, start, status, upgrade_request, wait_until};
 use parking_lot::Mutex;
+use rwf::controller::Websocket;
 use rwf::http::Server;
 use rwf::prelude::*;
 
@@ -218,6 +219,58 @@ fn a_handler_that_runs_long_is_warned_of_once() {
     client.send_close(1000, "");
     client.close_frame();
     line(&format!(" session={session} path=/four/x peer="));
+}
+
+#[test]
+fn a_function_that_neither_receives_nor_returns_is_warned_of_and_one_that_waits_is_not() {
+    lines("");
+    let busy = |mut socket: Socket| {
+        while let Some(message) = socket.recv()? {
+            let millis = message.as_text().unwrap_or_default().parse()?;
+            std::thread::sleep(Duration::from_millis(millis));
+        }
+        Ok(())
+    };
+    let waiting = |mut socket: Socket| {
+        let short = Duration::from_millis(7);
+        while socket.recv_timeout(short) != Err(RecvTimeoutError::Disconnected) {}
+        Ok(())
+    };
+    let server = start(
+        Server::new(vec![
+            route!("/eleven/busy" => websocket(busy)),
+            route!("/eleven/waiting" => websocket(waiting)),
+        ])
+        .handler_warning(Duration::from_millis(60)),
+    );
+    let mut idle = Raw::open(server.local_addr(), "/eleven/waiting");
+    let mut client = Raw::open(server.local_addr(), "/eleven/busy");
+    client.send_text("400");
+    let warning = line("path=/eleven/busy peer=");
+    assert!(warning.starts_with("WARN a handler has run for 60ms and still does: "), "{warning}");
+    for client in [&mut client, &mut idle] {
+        client.send_close(1000, "");
+        client.close_frame();
+    }
+    line("path=/eleven/waiting code=1000");
+    let warned = lines("path=/eleven/waiting peer=");
+    assert_eq!(warned, [""; 0], "it was warned of");
+}
+
+#[test]
+fn a_handler_that_waits_for_its_own_client_is_warned_of() {
+    lines("");
+    let flood = |socket: Socket| {
+        let part = Message::binary(vec![1; 1 << 20]);
+        while socket.send(&part).is_ok() {}
+        Ok(())
+    };
+    let settings = Websocket::new().close_timeout(Duration::from_millis(100));
+    let server =
+        start(Server::new(vec![route!("/twelve" => websocket(flood))]).websocket(settings));
+    let _client = Raw::open(server.local_addr(), "/twelve");
+    let warning = line("a handler waits for its own client");
+    assert!(warning.starts_with("WARN ") && warning.ends_with(" path=/twelve"), "{warning}");
 }
 
 #[test]
