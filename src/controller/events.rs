@@ -60,9 +60,7 @@ const LOOK: Duration = Duration::from_millis(100);
 ///
 /// Each client that was opened is closed exactly once, and its events come in their order: opened, messages, closed.
 #[must_use]
-pub fn events(
-    capacity: usize,
-) -> (Endpoint<impl Fn(Socket) -> Result<(), Error> + Send + Sync + 'static>, Events) {
+pub fn events(capacity: usize) -> (Endpoint, Events) {
     // A bounded channel reserves its places at once.
     let (sender, receiver) = bounded(capacity.min(MAX_CAPACITY));
     let hub =

@@ -43,22 +43,25 @@ use crate::websocket::settings::Websocket;
 ///
 /// To look at the request before the WebSocket opens, write a function of the request and
 /// [upgrade](Request::upgrade) there.
-pub fn websocket<F>(function: F) -> Endpoint<F>
+pub fn websocket<F>(function: F) -> Endpoint
 where
-    F: Fn(Socket) -> Result<(), Error> + Send + Sync,
+    F: Fn(Socket) -> Result<(), Error> + Send + Sync + 'static,
 {
-    Endpoint { function, settings: None }
+    Endpoint { function: Box::new(function), name: name_of::<F>(), settings: None }
 }
 
 /// A WebSocket endpoint that is a function, made by [`websocket`].
-pub struct Endpoint<F> {
-    function: F,
+pub struct Endpoint {
+    function: Box<Function>,
+    /// The function's name, for the log.
+    name: &'static str,
     settings: Option<Box<Settings>>,
 }
 
+type Function = dyn Fn(Socket) -> Result<(), Error> + Send + Sync;
 type Settings = dyn Fn(Websocket) -> Websocket + Send + Sync;
 
-impl<F> Endpoint<F> {
+impl Endpoint {
     /// Gives the endpoint settings of its own, made of the server's.
     ///
     /// ```
@@ -87,13 +90,10 @@ impl<F> Endpoint<F> {
 }
 
 #[async_trait]
-impl<F> Controller for Endpoint<F>
-where
-    F: Fn(Socket) -> Result<(), Error> + Send + Sync,
-{
+impl Controller for Endpoint {
     async fn handle(&self, request: &Request) -> Result<Response, Error> {
         let settings = self.with_defaults(request.settings().websocket.clone());
-        session::run(request, &settings, name_of::<F>(), |session| serve(&self.function, session))
+        session::run(request, &settings, self.name, |session| serve(&self.function, session))
     }
 
     fn endpoint(&self, defaults: Websocket) -> Option<Websocket> {
@@ -101,9 +101,9 @@ where
     }
 }
 
-impl<F> fmt::Debug for Endpoint<F> {
+impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Endpoint({})", name_of::<F>())
+        write!(f, "Endpoint({})", self.name)
     }
 }
 
