@@ -56,8 +56,9 @@ pub fn websocket(_: TokenStream) -> TokenStream {
 
 /// Makes a route: `route!("/path" => Type)` or `route!("/path" => expression)`.
 ///
-/// A type, which is a path whose last name begins with a capital, is made with `Default`; an expression is taken as it
-/// is. In the path, `:name` takes one segment and a trailing `*name` takes all that is left.
+/// A type, which is a path whose last name alone begins with a capital, is made with `Default`; an expression is taken
+/// as it is: a value, a function, a closure, or a variant with its enum, `Chat::Public`. In the path, `:name` takes one
+/// segment and a trailing `*name` takes all that is left.
 ///
 /// ```
 /// use rwf::prelude::*;
@@ -68,9 +69,18 @@ pub fn websocket(_: TokenStream) -> TokenStream {
 /// #[async_trait]
 /// impl WebsocketController for Chat {}
 ///
+/// fn echo(mut socket: Socket) -> Result<(), Error> {
+///     while let Some(message) = socket.recv()? {
+///         socket.send(message)?;
+///     }
+///     Ok(())
+/// }
+///
 /// let routes = vec![
 ///     route!("/chat" => Chat),
 ///     route!("/chat/:room" => Chat { greeting: "welcome".to_string() }),
+///     route!("/echo" => websocket(echo)),
+///     route!("/health" => |_: &Request| Ok(Response::new().text("well"))),
 /// ];
 /// # let _ = routes;
 /// ```

@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprLit, ExprPath, Lit, Token};
+use syn::{Error, Expr, ExprLit, ExprPath, Lit, PathSegment, Token};
 
 const USAGE: &str =
     "write `route!(\"/path\" => Controller)`, or an expression in place of the type";
@@ -75,13 +75,15 @@ fn check_path(path: &Expr) -> syn::Result<()> {
     }
 }
 
-/// `Chat` and `chat::Chat` are types; `chat`, `CHAT` and `Chat::new()` are expressions.
+/// `Chat` and `chat::Chat` are types; `chat`, `CHAT`, `Chat::new()` and the variant `Chat::Public` are expressions.
 fn names_type(path: &ExprPath) -> bool {
-    path.path.segments.last().is_some_and(|segment| {
+    let is_type = |segment: &PathSegment| {
         let name = segment.ident.to_string();
         let is_constant = name.len() > 1 && !name.contains(char::is_lowercase);
         name.starts_with(char::is_uppercase) && !is_constant
-    })
+    };
+    let mut segments = path.path.segments.iter().rev();
+    segments.next().is_some_and(is_type) && !segments.next().is_some_and(is_type)
 }
 
 #[cfg(test)]
@@ -103,6 +105,8 @@ mod tests {
         assert!(!made(quote!("/a" => Echo::new(1))));
         assert!(!made(quote!("/a" => echo)));
         assert!(!made(quote!("/a" => ECHO)));
+        assert!(!made(quote!("/a" => Chat::Public)));
+        assert!(!made(quote!("/a" => chat::Chat::Public)));
         assert!(!made(quote!(PATH => Echo { size: 1 },)));
     }
 

@@ -45,7 +45,8 @@ pub trait Controller: Send + Sync {
     ///
     /// What `?` makes of any error. The client gets a 500 without its text, or the status that the error was given;
     /// the log gets the text.
-    async fn handle(&self, request: &Request) -> Result<Response, Error>;
+    // The compiler shows this line to whoever leaves the attribute or `async` out.
+    async fn handle(&self, request: &Request) -> Result<Response, Error>; // in an #[async_trait] impl
 
     /// The settings of a WebSocket endpoint, so that they are checked when the server starts: the derive tells them.
     #[doc(hidden)]

@@ -59,7 +59,8 @@ use crate::websocket::settings::Websocket;
 /// [says otherwise](Error::with_close); so does a panic. Other connections notice nothing. The exception is a
 /// [`SendError`](crate::comms::SendError) that is passed on with `?`: that a receiver is too slow ends the handler and is logged, and closes the
 /// receiver's connection, if any.
-#[async_trait]
+// The compiler shows the next line to whoever leaves the attribute or `async` out.
+#[async_trait] // the `impl` needs this attribute too, and each of its methods is an `async fn`
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say what its WebSockets do",
     note = "write `#[async_trait] impl WebsocketController for {Self} {{ … }}`"

@@ -20,7 +20,11 @@ impl Route {
     /// left, which may be nothing behind its slash; a wrong one is an error when the server starts. Values are decoded and
     /// then taken as they are: one may be `..`, so they are no file names.
     #[must_use]
-    pub fn new<C: Controller + 'static>(path: impl Into<String>, controller: C) -> Self {
+    pub fn new<C>(path: impl Into<String>, controller: C) -> Self
+    where
+        // The compiler shows the next line to whoever gives it another function.
+        C: Controller + 'static, // for example `fn(&Request)`, or `websocket(f)` for a WebSocket's `fn(Socket)`
+    {
         Self { path: path.into(), controller: Box::new(controller), name: name_of::<C>() }
     }
 

@@ -25,6 +25,24 @@ mod chat {
     pub const QUIET: Chat = Chat { greeting: String::new() };
 }
 
+#[derive(macros::WebsocketController)]
+enum Room {
+    Public,
+    Named(&'static str),
+}
+
+#[async_trait]
+impl WebsocketController for Room {}
+
+fn function(request: &Request) -> Result<Response, Error> {
+    Ok(Response::new().text(request.path()))
+}
+
+fn socket(mut socket: Socket) -> Result<(), Error> {
+    socket.iter().for_each(drop);
+    Ok(())
+}
+
 const PATH: &str = "/constant";
 
 fn main() {
@@ -39,6 +57,12 @@ fn main() {
         route!("/constant" => chat::QUIET),
         route!("/block" => { let greeting = "hello"; chat::Chat::new(greeting) }),
         route!("/boxed" => chat::Chat::new(if prefix.is_empty() { "a" } else { "b" })),
+        route!("/variant" => Room::Public),
+        route!("/variant/path" => self::Room::Public),
+        route!("/variant/named" => Room::Named("blue")),
+        route!("/function" => function),
+        route!("/closure" => |_: &Request| Ok(Response::no_content())),
+        route!("/socket" => websocket(socket)),
         route!(PATH => chat::Chat),
         route!(format!("{prefix}/more") => chat::Chat),
         route!(prefix => chat::Chat,),

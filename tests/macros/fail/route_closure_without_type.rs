@@ -1,0 +1,7 @@
+//! A closure says what it takes.
+
+use rwf::prelude::*;
+
+fn main() {
+    let _ = route!("/" => |request| Ok(Response::new().text(request.path())));
+}
