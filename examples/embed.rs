@@ -16,21 +16,11 @@ const PAGE: &str = r#"<!doctype html>
   ws.onmessage = (event) => (document.getElementById("progress").textContent = event.data);
 </script>"#;
 
-#[derive(Default)]
-struct Page;
-
-#[async_trait]
-impl Controller for Page {
-    async fn handle(&self, _: &Request) -> Result<Response, Error> {
-        Ok(Response::new().html(PAGE))
-    }
+/// The page listens, and says nothing.
+fn progress(mut socket: Socket) -> Result<(), Error> {
+    socket.iter().for_each(drop);
+    Ok(())
 }
-
-#[derive(Default, macros::WebsocketController)]
-struct Progress;
-
-#[async_trait]
-impl WebsocketController for Progress {}
 
 fn is_prime(number: u64) -> bool {
     (2..)
@@ -40,9 +30,12 @@ fn is_prime(number: u64) -> bool {
 
 fn main() -> Result<(), http::Error> {
     let address = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned());
-    let server = Server::new(vec![route!("/" => Page), route!("/progress" => Progress)])
-        .bind(address)
-        .spawn()?;
+    let server = Server::new(vec![
+        route!("/" => |_: &Request| Ok(Response::new().html(PAGE))),
+        route!("/progress" => websocket(progress)),
+    ])
+    .bind(address)
+    .spawn()?;
     println!("looking for primes; watch it at http://{}/", server.local_addr());
 
     let mut numbers = 2_u64..;

@@ -34,17 +34,11 @@ impl Controller for Echo {
     }
 }
 
-#[derive(Default)]
-struct Welcome;
-
-#[async_trait]
-impl Controller for Welcome {
-    async fn handle(&self, _: &Request) -> Result<Response, Error> {
-        Ok(Response::new().text("There is an echo at /websocket?name=..."))
-    }
+fn welcome(_: &Request) -> Result<Response, Error> {
+    Ok(Response::new().text("There is an echo at /websocket?name=..."))
 }
 
 #[rwf::main]
 async fn main() -> Result<(), http::Error> {
-    Server::new(vec![route!("/" => Welcome), route!("/websocket" => Echo)]).launch().await
+    Server::new(vec![route!("/" => welcome), route!("/websocket" => Echo)]).launch().await
 }

@@ -1,5 +1,5 @@
-//! A page and its WebSocket in one server, and messages that the server sends unasked: from a controller to the
-//! visitor's own tabs, and from a thread to everyone.
+//! A page and its WebSocket in one server, and messages that the server sends unasked: from a function to the visitor's
+//! own tabs, and from a thread to everyone.
 //! Run it with `cargo run --example push`.
 //! Try it by opening http://localhost:8000/ in two tabs, and in another browser.
 
@@ -9,36 +9,24 @@ use std::time::Duration;
 use rwf::http::{self, Method, Server};
 use rwf::prelude::*;
 
-#[derive(Default)]
-struct Page;
-
-#[async_trait]
-impl Controller for Page {
-    async fn handle(&self, request: &Request) -> Result<Response, Error> {
-        // The session begins with the page, so that tabs that are opened at once have the same.
-        log::info!("{} gets the page", request.session_id());
-        Ok(Response::new().html(include_str!("push.html")))
-    }
+fn page(request: &Request) -> Result<Response, Error> {
+    // The session begins with the page, so that tabs that are opened at once have the same.
+    log::info!("{} gets the page", request.session_id());
+    Ok(Response::new().html(include_str!("push.html")))
 }
 
-#[derive(Default, macros::WebsocketController)]
-struct Push;
+/// The page listens, and says nothing.
+fn push(mut socket: Socket) -> Result<(), Error> {
+    socket.iter().for_each(drop);
+    Ok(())
+}
 
-#[async_trait]
-impl WebsocketController for Push {}
-
-#[derive(Default)]
-struct Hello;
-
-#[async_trait]
-impl Controller for Hello {
-    async fn handle(&self, request: &Request) -> Result<Response, Error> {
-        if request.method() != Method::Post {
-            return Ok(Response::method_not_allowed().header("Allow", "POST"));
-        }
-        Comms::websocket(request.session_id()).send("hey there")?;
-        Ok(Response::no_content())
+fn hello(request: &Request) -> Result<Response, Error> {
+    if request.method() != Method::Post {
+        return Ok(Response::method_not_allowed().header("Allow", "POST"));
     }
+    Comms::websocket(request.session_id()).send("hey there")?;
+    Ok(Response::no_content())
 }
 
 fn count_seconds() {
@@ -50,11 +38,13 @@ fn count_seconds() {
     }
 }
 
-#[rwf::main]
-async fn main() -> Result<(), http::Error> {
+fn main() -> Result<(), http::Error> {
     thread::spawn(count_seconds);
 
-    Server::new(vec![route!("/" => Page), route!("/websocket" => Push), route!("/hello" => Hello)])
-        .launch()
-        .await
+    Server::new(vec![
+        route!("/" => page),
+        route!("/websocket" => websocket(push)),
+        route!("/hello" => hello),
+    ])
+    .run()
 }
