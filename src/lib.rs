@@ -29,15 +29,38 @@
 //! }
 //! ```
 //!
-//! `async` is the syntax of the traits, not a runtime: a handler runs on its connection's own thread and may block.
+//! `Comms::websocket(client)` answers all tabs of that session; `Comms::here()?.send(message)?` answers the one that the
+//! message came from. `async` is the syntax of the traits, not a runtime: a handler runs on its connection's own thread and
+//! may block. An endpoint can be a plain function as well, which *is* its connection:
+//!
+//! ```no_run
+//! use rwf::http::{self, Server};
+//! use rwf::prelude::*;
+//!
+//! fn echo(mut socket: Socket) -> Result<(), Error> {
+//!     while let Some(message) = socket.recv()? {
+//!         socket.send(message)?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! fn main() -> Result<(), http::Error> {
+//!     Server::new(vec![route!("/websocket" => websocket(echo))]).run()
+//! }
+//! ```
 //!
 //! # Where to go
 //!
-//! - [`WebsocketController`](controller::WebsocketController): what a WebSocket endpoint does with its clients.
-//! - [`Comms`](comms::Comms): reaches any session, from handlers, from other threads, from the rest of the program.
+//! - [`Socket`](controller::Socket): what a function gets of its WebSocket; [`websocket`](controller::websocket()) makes an
+//!   endpoint of it.
+//! - [`WebsocketController`](controller::WebsocketController): an endpoint with a method for each event.
+//! - [`events`](events()): an endpoint whose messages go to a channel, for a program that has a loop of its own.
+//! - [`Comms`](comms::Comms): reaches any session, from handlers, from other threads, from the rest of the program;
+//!   [`ServerComms`](comms::ServerComms) those of one server, and a [`Client`](comms::Client) that is kept one connection.
 //! - [`Controller`](controller::Controller), [`Request`](http::Request), [`Response`](http::Response): plain HTTP on
-//!   the same port, and a look at a request before it becomes a WebSocket.
-//! - [`Request::get`](http::Request::get): a request without a server, to test a controller as a function.
+//!   the same port, by functions or controllers.
+//! - [`Request::upgrade`](http::Request::upgrade): a look at a request before it becomes a WebSocket.
+//! - [`Request::get`](http::Request::get): a request without a server, to test what answers it as a function.
 //! - [`Server`](http::Server): the address, and every limit and timeout; [`run`](http::Server::run) it as a program, or
 //!   [`spawn`](http::Server::spawn) it inside one.
 //! - [`Websocket`](controller::Websocket): the settings of one endpoint or of all.
@@ -53,8 +76,8 @@
 //!    and the thread reads the next request.
 //! 3. `WebsocketController::handle` checks the handshake, takes the socket out of the request, registers the connection
 //!    under its session, and sends the 101. A send to the session from here on reaches the client, behind the 101.
-//! 4. The same thread is the *reader* now, inside that call: bytes become messages, and each goes to `handle_message`.
-//!    Pings are answered on the way, and silence is noticed by the read's timeout.
+//! 4. The same thread is the *reader* now, inside that call: bytes become messages, and each goes to `handle_message`,
+//!    or to the function that receives. Pings are answered on the way, and silence is noticed by the read's timeout.
 //! 5. Whoever sends to the connection, on whatever thread, writes what the client takes at once, without blocking. What
 //!    the client does not take waits in the *outbox*, and a *writer* thread waits with it until it has caught up.
 //! 6. Whoever closes first seals the outbox: what waits goes out, then the close frame, then the end of the stream.

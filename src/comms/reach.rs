@@ -131,8 +131,10 @@ impl Comms {
     ///
     /// # Errors
     ///
-    /// There are receivers, and none could take it: [`SendError`] says why. Passed on with `?` in a handler, it ends that
-    /// handler, and leaves its connection open.
+    /// There are receivers, and none could take it: [`SendError`] says why. Passed on with `?` in a method of a controller,
+    /// it ends that method, and leaves its connection open. In a function of a [`Socket`](crate::controller::Socket) it ends
+    /// the function, and with it the connection, which is right where the receivers are this client: where they are others,
+    /// log the error, or pass over it with `let _ =`.
     pub fn send(&self, message: impl Into<Message>) -> Result<usize, SendError> {
         self.send_with(message.into(), Patience::Settings)
     }

@@ -34,7 +34,8 @@ use crate::websocket::sender::Patience;
 ///
 /// The function *is* the connection: its local variables are the connection's state, it may block, and it holds up
 /// nobody but its own client. When it returns, the WebSocket is closed, with 1000; after an error with 1011 or what the
-/// error [says](crate::controller::Error::with_close), after a panic with 1011.
+/// error [says](crate::controller::Error::with_close), after a panic with 1011. What has to be done then in any case, such
+/// as to take the client out of a list, belongs in the destructor of a local value.
 ///
 /// While it does not receive, nothing is read: its client's messages, pings and close wait, and TCP holds the client
 /// back. So a function that works on its own receives now and then; waiting with [`recv_timeout`](Self::recv_timeout) is

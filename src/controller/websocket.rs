@@ -19,6 +19,9 @@ use crate::websocket::settings::Websocket;
 /// Serves the WebSockets of a route. `#[derive(macros::WebsocketController)]` makes the type a
 /// [`Controller`](crate::controller::Controller) as well, so that a route takes it.
 ///
+/// They are told the session, and `Comms::websocket(client)` reaches all its tabs. The one tab that a message came from is
+/// [`Comms::here()?`](crate::comms::Comms::here).
+///
 /// The methods of one connection are called one after the other, on the thread of that connection, and may block: that
 /// holds up the messages of this client and nothing else. One value serves all connections. State of one connection
 /// belongs in a controller that is made for it:
@@ -52,13 +55,13 @@ use crate::websocket::settings::Websocket;
 /// # let _ = route;
 /// ```
 ///
-/// Handlers are told the session, and a send to it reaches all its tabs. The one tab that a message came from is
-/// [`Comms::here`](crate::comms::Comms::here).
-///
 /// An error from a method closes the connection, with 1011 unless the error
 /// [says otherwise](Error::with_close); so does a panic. Other connections notice nothing. The exception is a
 /// [`SendError`](crate::comms::SendError) that is passed on with `?`: that a receiver is too slow ends the handler and is logged, and closes the
 /// receiver's connection, if any.
+///
+/// The compiler's "lifetime parameters or bounds do not match the trait declaration" means that `#[async_trait]` is missing
+/// before the `impl`, or `async` before a method. An endpoint without either is a function: see [`Socket`].
 // The compiler shows the next line to whoever leaves the attribute or `async` out.
 #[async_trait] // the `impl` needs this attribute too, and each of its methods is an `async fn`
 #[diagnostic::on_unimplemented(
