@@ -417,6 +417,22 @@ fn a_client_that_gets_rid_of_nothing_fails_in_time() {
 }
 
 #[test]
+fn a_close_waits_no_longer_for_an_endpoint_that_only_sends() {
+    let ticker = |socket: Socket| {
+        loop {
+            socket.send("tick")?;
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let server = serve(vec![route!("/ticker" => websocket(ticker))]);
+    let client = server.visitor().connect_at_once("/ticker").timeout(Duration::from_millis(300));
+    let closing = thread::spawn(move || failure(|| client.close(1000, "")));
+    let expected = "/ticker: expected the answer to a close with 1000, and only messages came for 300ms; \
+                    does the endpoint receive?";
+    assert_eq!(common::join("the close", closing), expected);
+}
+
+#[test]
 fn a_client_is_there_when_its_endpoint_receives() {
     let (server, busy) = busy();
     let visitor = server.visitor().timeout(Duration::from_secs(1));

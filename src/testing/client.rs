@@ -266,10 +266,17 @@ impl TestClient {
     pub fn close(mut self, code: impl Into<CloseCode>, reason: &str) {
         let code = code.into();
         self.send_close(code, reason);
+        let deadline = deadline::after(self.timeout);
+        let mut has_passed_over = false;
         loop {
-            match self.receive() {
-                Came::Message(_) => {}
+            match self.receive_until(deadline) {
+                Came::Message(_) => has_passed_over = true,
                 Came::Close(came, _) if came == code => return,
+                Came::Nothing(timeout) if has_passed_over => panic!(
+                    "{}: expected the answer to a close with {code}, and only messages came for {timeout:?}; \
+                     does the endpoint receive?",
+                    self.path
+                ),
                 other => self.fail(&format!("the answer to a close with {code}"), &other),
             }
         }
@@ -374,10 +381,13 @@ impl TestClient {
 
     /// The next message or the end.
     fn receive(&mut self) -> Came {
+        self.receive_until(deadline::after(self.timeout))
+    }
+
+    fn receive_until(&mut self, deadline: Instant) -> Came {
         if let Some(message) = self.waiting.pop_front() {
             return Came::Message(message);
         }
-        let deadline = deadline::after(self.timeout);
         loop {
             match self.read(deadline) {
                 Came::Pong(_) => {}
