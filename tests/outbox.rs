@@ -223,7 +223,11 @@ impl<F: FnMut()> Drop for Owned<F> {
 
 /// A message whose payload, too long to be copied, does something when it is dropped.
 fn owned(on_drop: impl FnMut() + Send + 'static) -> Message {
-    Message::binary(Bytes::from_owner(Owned(vec![7; 64 << 10], on_drop)))
+    owned_bytes(64 << 10, on_drop)
+}
+
+fn owned_bytes(length: usize, on_drop: impl FnMut() + Send + 'static) -> Message {
+    Message::binary(Bytes::from_owner(Owned(vec![7; length], on_drop)))
 }
 
 /// Drops a message whose payload may panic at that.
@@ -283,6 +287,28 @@ fn payloads_may_send_when_they_are_dropped() {
         closing.join().unwrap()
     });
     assert_eq!((report.closed, report.running), (1, 0));
+}
+
+#[test]
+fn payloads_without_a_byte_may_panic_when_they_are_dropped() {
+    let (server, _ends) = serve(Websocket::new().outbox_bytes(64 << 20));
+    let user = somebody();
+    let mut client = open(&server, user);
+    // Behind this one they wait in the outbox.
+    let long = 32 << 20;
+    Comms::websocket(user).send(vec![7; long]).unwrap();
+    let count = 10;
+    for _ in 0..count {
+        let message = owned_bytes(0, || panic!("as the test wishes"));
+        assert_eq!(Comms::websocket(user).send(&message), Ok(1));
+        drop_safely(message);
+    }
+    assert_eq!(Comms::websocket(user).send("all is well"), Ok(1));
+    assert_eq!(client.frame().payload.len(), long);
+    for _ in 0..count {
+        assert_eq!(client.frame().payload, b"");
+    }
+    assert_eq!(client.text_frame(), "all is well");
 }
 
 #[test]
