@@ -4,7 +4,8 @@
 mod common;
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -209,6 +210,69 @@ fn a_loop_that_waits_a_little_at_a_time_finds_a_silent_client_and_keeps_one_that
     assert_eq!(ends.load(Ordering::SeqCst), 1, "the client that answers was given up too");
     healthy.send_close(1000, "");
     assert_eq!(healthy.close_frame().0, 1000);
+}
+
+#[test]
+fn a_receive_with_a_timeout_ends_in_time_whatever_the_client_sends() {
+    for (what, first, reads) in [
+        ("pings, and reads the pongs", 0x89, true),
+        ("pings, and reads nothing", 0x89, false),
+        ("pongs", 0x8a, false),
+    ] {
+        let (server, reports) = serve_reporting(|mut socket, report| {
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(500) {
+                let timed_out = Err(RecvTimeoutError::Timeout);
+                assert_eq!(socket.recv_timeout(Duration::from_millis(20)), timed_out);
+                assert_eq!(socket.try_recv(), Err(TryRecvError::Empty));
+            }
+            report(());
+            Ok(())
+        });
+        let client = open(&server);
+        let [mut sending, mut reading] = [(); 2].map(|()| client.stream.try_clone().unwrap());
+        let flooding = std::thread::spawn(move || {
+            let burst = client_frame(first, b"x").repeat(1000);
+            while sending.write_all(&burst).is_ok() {}
+        });
+        let reading = reads
+            .then(|| std::thread::spawn(move || std::io::copy(&mut reading, &mut std::io::sink())));
+        let ended = reports.recv_timeout(DEADLINE);
+        client.stream.shutdown(Shutdown::Both).unwrap();
+        assert!(ended.is_ok(), "a receive of 20 ms goes on while the client sends {what}");
+        common::join("the flood", flooding);
+        reading.map(|reading| common::join("the reader", reading));
+    }
+}
+
+#[test]
+fn a_ping_that_finds_no_room_is_answered_when_there_is_some() {
+    const PINGS: u32 = 300_000;
+    let (server, reports) = serve_reporting(|mut socket, report| {
+        while let Err(RecvTimeoutError::Timeout) = socket.recv_timeout(Duration::from_millis(5)) {}
+        report(());
+        while socket.recv()?.is_some() {}
+        Ok(())
+    });
+    let client = open(&server);
+    let mut sending = client.stream.try_clone().unwrap();
+    let pinging = std::thread::spawn(move || {
+        for number in 0..PINGS {
+            // Long ones fill what the systems take.
+            let payload = [&number.to_be_bytes()[..], &[0; 100]].concat();
+            sending.write_all(&client_frame(0x89, &payload)).unwrap();
+        }
+        sending.write_all(&client_frame(0x81, b"the end")).unwrap();
+    });
+    // For a while nobody reads the pongs, so that they find no room.
+    assert!(reports.recv_timeout(Duration::from_millis(300)).is_err(), "all found room");
+    let mut client = client;
+    for number in 0..PINGS {
+        let pong = client.frame();
+        assert_eq!((pong.first, &pong.payload[..4]), (0x8a, &number.to_be_bytes()[..]));
+    }
+    common::join("the pings", pinging);
+    reports.recv_timeout(DEADLINE).expect("the message behind the pings did not come");
 }
 
 #[test]

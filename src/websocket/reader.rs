@@ -29,6 +29,8 @@ pub(crate) struct Reader {
     /// Since when nothing has come, if a read with a deadline has found that. A read without one lasts as long as the
     /// client may be silent, so it needs no such note.
     silent_since: Option<Instant>,
+    /// The payload of a ping whose pong found no room by a deadline. Nothing is read before it is answered.
+    unanswered: Option<Bytes>,
     /// Whether the outbox gathers replies, because more input is at hand.
     gathers: bool,
     received: u64,
@@ -64,6 +66,9 @@ pub(crate) struct TimedOut;
 const NO_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The system reports to one thread why a connection broke. How long that thread may take to note it in the outbox.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(1);
+/// How many frames and reads past its deadline a receive looks at, for a message that has arrived already. Without end
+/// it would not return while a client sends pings without a pause.
+const MAX_LATE_STEPS: usize = 1000;
 /// How often to look for the client's close after the read was interrupted, when reads do not wait any more.
 const INTERRUPTED_PAUSE: Duration = Duration::from_millis(20);
 
@@ -83,6 +88,7 @@ impl Reader {
             ping_timeout: settings.ping_timeout,
             awaits_pong: false,
             silent_since: None,
+            unanswered: None,
             gathers: false,
             received: 0,
             end: None,
@@ -102,20 +108,24 @@ impl Reader {
         None
     }
 
-    /// Like [`recv`](Self::recv), until `deadline`. What has arrived by then is looked at.
+    /// Like [`recv`](Self::recv), until `deadline`. What has arrived by then is looked at, unless that is very much.
     ///
     /// # Errors
     ///
     /// No message was whole by the deadline.
     pub(crate) fn recv_until(&mut self, deadline: Instant) -> Result<Option<Message>, TimedOut> {
+        let mut late_steps = 0;
         while self.end.is_none() && !self.outbox.is_sealed() {
-            match self.advance(Some(deadline)) {
-                Step::Message(message) => {
-                    self.received += 1;
-                    return Ok(Some(message));
+            let step = self.advance(Some(deadline));
+            if let Step::Message(message) = step {
+                self.received += 1;
+                return Ok(Some(message));
+            }
+            if deadline::until(deadline).is_zero() {
+                late_steps += 1;
+                if matches!(step, Step::Nothing) || late_steps > MAX_LATE_STEPS {
+                    return Err(TimedOut);
                 }
-                Step::Nothing if deadline::until(deadline).is_zero() => return Err(TimedOut),
-                Step::Nothing | Step::Other => {}
             }
         }
         Ok(None)
@@ -123,6 +133,9 @@ impl Reader {
 
     /// One step: an event of what has arrived, or one read, which waits no longer than until `deadline`.
     fn advance(&mut self, deadline: Option<Instant>) -> Step {
+        if let Some(payload) = self.unanswered.take() {
+            return self.answer(payload, deadline);
+        }
         match self.decoder.next() {
             Ok(Some(Event::Message(message))) => {
                 self.gather_if_more();
@@ -130,7 +143,7 @@ impl Reader {
             }
             Ok(Some(Event::Ping(payload))) => {
                 self.gather_if_more();
-                self.outbox.send_control(&Frame::pong(payload));
+                return self.answer(payload, deadline);
             }
             Ok(Some(Event::Pong)) => {}
             Ok(Some(Event::Close(close))) => self.end = Some(End::Close(close)),
@@ -141,6 +154,17 @@ impl Reader {
             }
         }
         Step::Other
+    }
+
+    /// Answers a ping. A client that does not read its pongs is held back: there is room for so many.
+    fn answer(&mut self, payload: Bytes, deadline: Option<Instant>) -> Step {
+        let time = deadline.map_or(Duration::MAX, deadline::until);
+        let is_sent = self.outbox.send_control(&Frame::pong(payload.clone()), time);
+        if is_sent || deadline.is_none() {
+            return Step::Other;
+        }
+        self.unanswered = Some(payload);
+        Step::Nothing
     }
 
     fn gather_if_more(&mut self) {
@@ -233,8 +257,8 @@ impl Reader {
                 self.outbox.fail(Cause::Silent, reason);
             }
         } else {
-            self.awaits_pong = true;
-            self.outbox.send_control(&Frame::ping(Bytes::new()));
+            // Where pongs wait already, the client takes nothing, which the write timeout is for.
+            self.awaits_pong = self.outbox.send_control(&Frame::ping(Bytes::new()), Duration::ZERO);
         }
     }
 

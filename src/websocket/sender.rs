@@ -165,16 +165,19 @@ impl Outbox {
         );
     }
 
-    /// Sends a ping or pong, ahead of the messages that wait. Only the reader does.
-    pub(crate) fn send_control(self: &Arc<Self>, frame: &Frame) {
+    /// Sends a ping or pong, ahead of the messages that wait. Only the reader does. Whether there was room for it within
+    /// `time` and the write timeout.
+    pub(crate) fn send_control(self: &Arc<Self>, frame: &Frame, time: Duration) -> bool {
         let mut state = self.state.lock();
         let has_room = |state: &OutboxState| state.control_frames < MAX_CONTROL_FRAMES;
-        self.wait_for(&mut state, self.limits.write_timeout, has_room);
-        if state.phase == Phase::Open && has_room(&state) {
+        self.wait_for(&mut state, self.limits.write_timeout.min(time), has_room);
+        let may_send = state.phase == Phase::Open && has_room(&state);
+        if may_send {
             state.rest.control.push_control(frame);
             state.control_frames += 1;
             self.write_or_gather(state);
         }
+        may_send
     }
 
     /// Writes what waits, unless the reader has more input at hand: then its replies are gathered, to go out in one
@@ -313,7 +316,7 @@ mod tests {
     fn nothing_precedes_the_opening_and_nothing_follows_the_close() {
         let (outbox, peer) = outbox(&Websocket::new());
         outbox.send(&text("early")).unwrap();
-        outbox.send_control(&Frame::ping(Bytes::from_static(b"!")));
+        assert!(outbox.send_control(&Frame::ping(Bytes::from_static(b"!")), Duration::ZERO));
         outbox.start();
         outbox.send(&text("late")).unwrap();
         assert!(outbox.seal(Close::new(CloseCode::NORMAL, ""), Cause::Program));
