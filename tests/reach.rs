@@ -4,6 +4,7 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -84,6 +85,55 @@ fn here_is_the_tab_whose_handler_asks() {
     assert_eq!(watching.comms().notify().subscribe("closed"), Ok(1));
     tab(&server, "/controller", Guest::new()).send_close(1000, "");
     assert_eq!(watcher.text_frame(), "well", "handle_close did not get through");
+}
+
+#[test]
+fn here_is_its_own_tab_again_for_a_handler_that_has_run_another_connection() {
+    // A controller lends its request to the function of another connection, and waits for it.
+    let (lend, lent) = rwf::channel::bounded::<(Request, Sender<()>)>(1);
+    let (sent, results) = channel();
+    let sent = Mutex::new(sent);
+    let lends = move |request: &Request| {
+        let (done, is_done) = channel();
+        lend.send((request.clone(), done))?;
+        is_done.recv()?;
+        Ok(Response::new())
+    };
+    let borrows = move |mut socket: Socket| {
+        while let Some(message) = socket.recv()? {
+            let (request, done) = lent.recv()?;
+            request.upgrade(|other| {
+                if message == Message::text("and leave") {
+                    // Its own connection ends while it runs the other one.
+                    assert_eq!(socket.recv(), Ok(None));
+                }
+                assert_eq!(Comms::here()?.send(other.request().path()), Ok(1));
+                Ok(())
+            })?;
+            done.send(())?;
+            sent.lock().send(Comms::here().map(|here| here.send("mine")))?;
+        }
+        Ok(())
+    };
+    let routes = vec![route!("/lent" => lends), route!("/borrows" => websocket(borrows))];
+    let server = serve(routes);
+    let mut borrower = tab(&server, "/borrows", Guest::new());
+    for (message, outcome) in [("once", Ok(1)), ("twice", Ok(1)), ("and leave", Ok(0))] {
+        borrower.send_text(message);
+        if outcome == Ok(0) {
+            borrower.send_close(1000, "");
+        }
+        let mut lender = tab(&server, "/lent", Guest::new());
+        assert_eq!(lender.text_frame(), "/lent", "{message}");
+        assert_eq!(lender.close_frame().0, 1000, "{message}");
+        lender.send_close(1000, "");
+        lender.expect_end();
+        drop(lender);
+        assert_eq!(results.recv_timeout(DEADLINE), Ok(Ok(outcome)), "{message}");
+        if outcome == Ok(1) {
+            assert_eq!(borrower.text_frame(), "mine", "{message}");
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Who is connected: the connections of each session, and the subscribers of each topic.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, hash_map};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -88,9 +89,13 @@ struct Own {
     server: ServerId,
     /// How many connections the session has.
     count: Arc<AtomicUsize>,
-    /// Whether it can be reached still.
-    is_registered: bool,
+    /// Whether it can be reached still; shared with its registration.
+    is_registered: Rc<Cell<bool>>,
 }
+
+/// Whose handlers a thread ran when it began to run those of another connection, whose request one of them has upgraded.
+#[derive(Debug)]
+pub(crate) struct Outer(Option<Own>);
 
 /// The connection whose handlers the calling thread runs, if it is all that is meant. Most messages answer the client
 /// whose handler sends them: this finds it without a lock and a look-up.
@@ -103,9 +108,9 @@ pub(crate) fn own_connection() -> Option<ConnectionId> {
     of_own(|own| own.connection)
 }
 
-/// The calling thread runs no handlers of its connection any more.
-pub(crate) fn leave_own() {
-    OWN.take();
+/// The calling thread runs no handlers of its connection any more, but those it ran before.
+pub(crate) fn leave_own(outer: Outer) {
+    drop(OWN.replace(outer.0));
 }
 
 fn of_own<T>(look: impl FnOnce(&Own) -> T) -> Option<T> {
@@ -116,7 +121,7 @@ fn of_own<T>(look: impl FnOnce(&Own) -> T) -> Option<T> {
 impl Own {
     fn is_all_of(&self, receivers: &Receivers) -> bool {
         let Receivers { target, except, server } = receivers;
-        self.is_registered
+        self.is_registered.get()
             && except.is_empty()
             && server.is_none_or(|server| server == self.server)
             && match target {
@@ -158,7 +163,8 @@ impl Registry {
         tabs.members.push((connection, Arc::clone(&outbox)));
         let connections = tabs.update_count();
         let count = Arc::clone(&tabs.count);
-        let own = Own { connection, outbox, session, server, count, is_registered: true };
+        let is_registered = Rc::new(Cell::new(true));
+        let own = Own { connection, outbox, session, server, count, is_registered };
         Registration { registry: self, connections, own }
     }
 
@@ -254,8 +260,8 @@ pub(crate) struct Registration<'a> {
 
 impl Registration<'_> {
     /// From here on the calling thread runs the handlers of this connection.
-    pub(crate) fn enter(&self) {
-        OWN.set(Some(self.own.clone()));
+    pub(crate) fn enter(&self) -> Outer {
+        Outer(OWN.replace(Some(self.own.clone())))
     }
 
     /// How many connections the session had when this one was added, with it.
@@ -285,12 +291,7 @@ impl Drop for Registration<'_> {
             }
         }
         drop(entries);
-        let _ = OWN.try_with(|own| {
-            if let Some(own) = own.borrow_mut().as_mut().filter(|own| own.connection == connection)
-            {
-                own.is_registered = false;
-            }
-        });
+        self.own.is_registered.set(false);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::base::contained::contained;
 use crate::base::rule::Unfit;
 use crate::base::shown::Shown;
 use crate::comms::reach::SendError;
-use crate::comms::registry::{self, Registration, Registry};
+use crate::comms::registry::{self, Outer, Registration, Registry};
 use crate::comms::session::SessionId;
 use crate::controller::connection::Connection;
 use crate::controller::error::Error;
@@ -32,6 +32,8 @@ pub(crate) struct Session {
     pub(crate) outbox: Arc<Outbox>,
     /// Until it is over for the program.
     registration: Cell<Option<Registration<'static>>>,
+    /// Whose handlers the thread ran before; until it is over.
+    outer: Cell<Option<Outer>>,
     /// While no socket has it.
     reader: Cell<Option<Box<Reader>>>,
     /// Why it is closed, once it is over for the program.
@@ -134,7 +136,7 @@ impl Session {
         // Before the 101: when the client has seen that, what is sent to its session reaches it.
         let registration =
             Registry::global().register(context.id, client.clone(), connection.id, outbox.clone());
-        registration.enter();
+        let outer = registration.enter();
         outbox.start();
         let connections = registration.connections();
         let reader = Reader::new(stream, outbox.clone(), settings, rest);
@@ -146,6 +148,7 @@ impl Session {
             connection,
             outbox,
             registration: Cell::new(Some(registration)),
+            outer: Cell::new(Some(outer)),
             reader: Cell::new(Some(Box::new(reader))),
             closed: OnceCell::new(),
             began: Instant::now(),
@@ -189,7 +192,9 @@ impl Session {
         self.connection.leave_handler();
         self.outbox.seal(close, Cause::Program);
         drop(self.registration.take());
-        registry::leave_own();
+        if let Some(outer) = self.outer.take() {
+            registry::leave_own(outer);
+        }
         let Some(mut reader) = self.take_reader() else {
             // The program has kept the socket, so that nobody reads what the client still says.
             self.outbox.wait_until_done();
