@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -242,6 +243,61 @@ fn a_capacity_may_be_as_large_as_can_be_said() {
     let _client = open(&server);
     opened(&events);
     assert_eq!(events.capacity(), Some(65_536));
+}
+
+#[test]
+fn a_loop_over_the_events_ends_with_the_server() {
+    let (server, events) = serve_events(1);
+    let mut client = open(&server);
+    let counting = thread::spawn(move || {
+        let mut seen = Seen::default();
+        (&events).into_iter().for_each(|event| seen.note(event));
+        seen
+    });
+    client.send_close(1000, "");
+    assert_eq!(client.close_frame().0, 1000);
+    drop(client);
+    drop(server);
+    let seen = common::join("the loop", counting);
+    assert!(seen.0.len() == 1 && seen.are_all_closed(), "{seen:?}");
+}
+
+#[test]
+fn clients_that_come_and_go_do_not_outrun_the_ends_of_others() {
+    const CLIENTS: usize = 16;
+    let (endpoint, events) = rwf::events(1);
+    let routes = vec![route!("/" => endpoint)];
+    let server = start(Server::new(routes).max_connections(CLIENTS));
+    let address = server.local_addr();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let mut raw = Raw::connect(address);
+                    raw.send(common::upgrade_request("/", "").as_bytes());
+                    let _ = raw.try_head();
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+        let (mut open, mut most) = (0_usize, 0);
+        for _ in 0..2000 {
+            match next(&events) {
+                Event::Opened(_) => open += 1,
+                Event::Message(..) => {}
+                Event::Closed(..) => open -= 1,
+            }
+            most = most.max(open);
+            // The program takes its time.
+            thread::sleep(Duration::from_micros(100));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        drop(events);
+        // So many may be there at a time, and as many more before an end is found late.
+        assert!(most <= 3 * CLIENTS, "of {CLIENTS} clients {most} were open by the events");
+        println!("of {CLIENTS} clients {most} were open by the events");
+    });
 }
 
 #[test]

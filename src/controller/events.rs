@@ -1,13 +1,14 @@
 //! Endpoints whose messages go to a channel, for a program that has a loop of its own.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Iter, Receiver, SendTimeoutError, Sender, TrySendError, bounded};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::comms::client::Client;
 use crate::comms::session::ConnectionId;
@@ -63,10 +64,15 @@ const LOOK: Duration = Duration::from_millis(100);
 pub fn events(capacity: usize) -> (Endpoint, Events) {
     // A bounded channel reserves its places at once.
     let (sender, receiver) = bounded(capacity.min(MAX_CAPACITY));
-    let hub =
-        Arc::new(Hub { sender, clients: Mutex::new(Some(HashMap::new())), late: Mutex::default() });
-    let serving = Arc::clone(&hub);
-    (websocket(move |socket| serving.serve(socket)), Events { receiver, hub })
+    let clients: Clients = Arc::new(Mutex::new(Some(HashMap::new())));
+    let hub = Hub {
+        sender,
+        clients: Arc::clone(&clients),
+        late: Mutex::default(),
+        caught_up: Condvar::new(),
+    };
+    let hub = Arc::new(hub);
+    (websocket(move |socket| hub.serve(socket)), Events { receiver, clients })
 }
 
 /// What happens to the clients of an endpoint that [`events`] made.
@@ -85,11 +91,17 @@ pub enum Event {
 
 /// The events of an endpoint's clients: a [`Receiver`] of a crossbeam channel, by `Deref`, also in
 /// [`select!`](crate::channel::select). Dropping it closes the clients with 1001, and those that come later.
+///
+/// A loop over it ends when nothing more can come: the [server](crate::http::ServerHandle) was dropped, and all events
+/// were taken.
 #[derive(Debug)]
 pub struct Events {
     receiver: Receiver<Event>,
-    hub: Arc<Hub>,
+    clients: Clients,
 }
+
+/// Those that are open, as long as the events are taken.
+type Clients = Arc<Mutex<Option<HashMap<ConnectionId, Client>>>>;
 
 impl Deref for Events {
     type Target = Receiver<Event>;
@@ -110,7 +122,7 @@ impl<'a> IntoIterator for &'a Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        let clients = self.hub.clients.lock().take();
+        let clients = self.clients.lock().take();
         for client in clients.iter().flat_map(HashMap::values) {
             let _ = client.close(CloseCode::GOING_AWAY, NOBODY);
         }
@@ -123,9 +135,11 @@ const NOBODY: &str = "the program takes no more messages";
 #[derive(Debug)]
 struct Hub {
     sender: Sender<Event>,
-    /// Those that are open, as long as the events are taken.
-    clients: Mutex<Option<HashMap<ConnectionId, Client>>>,
+    clients: Clients,
     late: Mutex<Late>,
+    /// Signalled when no end is late any more, for one client that waits to be announced; that one signals it for the
+    /// next.
+    caught_up: Condvar,
 }
 
 /// The ends of clients for which there was no room: they hold up no connection's thread, nor the shutdown.
@@ -147,7 +161,13 @@ impl Hub {
             Some(clients) => clients.insert(client.connection_id(), client.clone()).is_none(),
             None => false,
         };
-        if !is_known || self.send(Event::Opened(client.clone())).is_err() {
+        if is_known {
+            self.wait_for_late(&client);
+        }
+        let is_announced = is_known && self.send(Event::Opened(client.clone())).is_ok();
+        // One after the other: if all tried at once, their ends would be late again.
+        self.caught_up.notify_one();
+        if !is_announced {
             self.forget(&client);
             socket.close(CloseCode::GOING_AWAY, NOBODY)?;
             return Ok(());
@@ -188,6 +208,18 @@ impl Hub {
         Err(NotSent)
     }
 
+    /// Waits until no end is late, as long as the client is open. Clients that come and go faster than the program takes
+    /// events would take all the room, and the ends would pile up.
+    fn wait_for_late(self: &Arc<Self>, client: &Client) {
+        let mut late = self.late.lock();
+        while !late.events.is_empty() && client.is_connected() {
+            if self.caught_up.wait_for(&mut late, LOOK).timed_out() {
+                // There may have been no thread to be had before.
+                MutexGuard::unlocked(&mut late, || self.deliver());
+            }
+        }
+    }
+
     /// Sends the end of a client, by a thread for all that are late if there is no room now.
     fn send_late(self: &Arc<Self>, event: Event) {
         let mut late = self.late.lock();
@@ -200,10 +232,21 @@ impl Hub {
             event
         };
         late.events.push_back(event);
-        if !late.is_delivered {
-            let hub = Arc::clone(self);
-            let thread = thread::Builder::new().name("rwf-events".to_owned());
-            late.is_delivered = thread.spawn(move || hub.deliver_late()).is_ok();
+        drop(late);
+        self.deliver();
+    }
+
+    /// Has a thread deliver what is late, if there is anything and no thread does.
+    fn deliver(self: &Arc<Self>) {
+        let mut late = self.late.lock();
+        if late.events.is_empty() || mem::replace(&mut late.is_delivered, true) {
+            return;
+        }
+        drop(late);
+        let hub = Arc::clone(self);
+        let thread = thread::Builder::new().name("rwf-events".to_owned());
+        if thread.spawn(move || hub.deliver_late()).is_err() {
+            self.late.lock().is_delivered = false;
         }
     }
 
@@ -212,6 +255,7 @@ impl Hub {
             let mut late = self.late.lock();
             let Some(event) = late.events.pop_front() else {
                 late.is_delivered = false;
+                self.caught_up.notify_one();
                 return;
             };
             drop(late);
