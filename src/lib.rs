@@ -105,19 +105,19 @@
 //!              what the tests of programs are written with; feature `testing`
 //! server/      error, pool, router, serve, acceptor, handle, signals, builder
 //!              start and stop; the threads of connections; a connection's requests, in order
-//! controller/  error, executor, settings, connection, request, request_builder, http,
+//! controller/  error, executor, settings, rates, connection, request, request_builder, http,
 //!              session, socket, websocket, function, events
 //!              what a program writes, and what it is given; the session inside `handle`
 //! comms/       session, topics, registry, reach, client
 //!              who is connected, and reaching them
 //! websocket/   close, header, message, decoder, frame, batch, outbox_state, settings, handshake,
-//!              outbox, writer, sender, reader
+//!              outbox, writer, sender, pace, reader
 //!              RFC 6455; the only writer
 //! http/        headers, cookie, host, method, path, peer, origin, status, rejection, head, body, parser, response
 //!              bytes in, values out
 //! net/         os, stream, watchdog
 //!              sockets, and the clock that watches them; no protocol
-//! base/        contained, deadline, rule, shown
+//! base/        contained, deadline, rate, buckets, rule, shown
 //!              what every floor needs
 //! ```
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::{DEADLINE, Raw, get, status, upgrade_request};
 use parking_lot::Mutex;
-use rwf::controller::{Overflow, Websocket};
+use rwf::controller::{Overflow, Rate, Websocket};
 use rwf::http::{self, Server};
 use rwf::prelude::*;
 
@@ -57,7 +57,8 @@ fn long() -> String {
 /// All settings by the names of their fields.
 fn settings() -> Vec<(&'static str, Vec<Change>)> {
     let ip = std::net::IpAddr::from([255, 255, 255, 255]);
-
+    let [none, one, most] = [0, 1, usize::MAX].map(Rate::per_second);
+    let [never, always] = [Duration::MAX, INSTANT].map(|period| Rate::per(1, period));
     vec![
         ("open_timeout", server!(open_timeout: Duration::ZERO, INSTANT, Duration::MAX)),
         ("body_timeout", server!(body_timeout: Duration::ZERO, INSTANT, Duration::MAX)),
@@ -83,6 +84,28 @@ fn settings() -> Vec<(&'static str, Vec<Change>)> {
         ("max_frame_size", endpoint!(max_frame_size: 0, 1, usize::MAX)),
         ("max_fragments", endpoint!(max_fragments: 0, 1, usize::MAX)),
         ("read_buffer_size", endpoint!(read_buffer_size: 0, 1, usize::MAX)),
+        ("message_rate", endpoint!(message_rate: none, one.burst(0), one, most, never, always)),
+        ("byte_rate", endpoint!(byte_rate: none, one.burst(0), one, most, never, always)),
+        (
+            "message_rate_per_session",
+            endpoint!(message_rate_per_session: none, one.burst(0), one, most, never, always),
+        ),
+        (
+            "byte_rate_per_session",
+            endpoint!(byte_rate_per_session: none, one.burst(0), one, most, never, always),
+        ),
+        (
+            "max_hold",
+            vec![Duration::ZERO, INSTANT, Duration::MAX]
+                .into_iter()
+                .map(|time| {
+                    let change = move |server: Server| {
+                        server.websocket(websocket().message_rate(one).max_hold(time))
+                    };
+                    (format!("max_hold({time:?})"), Box::new(change) as Box<_>)
+                })
+                .collect(),
+        ),
         ("outbox_bytes", endpoint!(outbox_bytes: 0, 1, usize::MAX)),
         ("outbox_messages", endpoint!(outbox_messages: 0, 1, usize::MAX)),
         ("max_topics", endpoint!(max_topics: 0, 1, usize::MAX)),

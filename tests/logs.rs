@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use std::{fmt, io};
 
-use common::{Guest, Raw, header, start, status, upgrade_request, wait_until};
+use common::{Guest, Raw, client_frame, header, start, status, upgrade_request, wait_until};
 use parking_lot::Mutex;
-use rwf::controller::Websocket;
+use rwf::controller::{Rate, Websocket};
 use rwf::http::Server;
 use rwf::prelude::*;
 
@@ -170,6 +170,25 @@ fn a_websocket_is_a_line_at_its_beginning_and_one_at_its_end() {
     assert!(closed.contains("in=1 out=0"), "{closed}");
     let secret = session.secret.to_string();
     assert!(!format!("{connected}{closed}").contains(&secret), "the log holds the cookie {secret}");
+}
+
+#[test]
+fn a_client_that_is_held_back_is_named_once() {
+    lines("");
+    let endpoint = websocket(|mut socket: Socket| {
+        while socket.recv()?.is_some() {}
+        Ok(())
+    });
+    let rate = Rate::per_second(100).burst(1);
+    let endpoint = endpoint.settings(move |all| all.message_rate(rate));
+    let server = start(Server::new(vec![route!("/flooded" => endpoint)]));
+    let guest = Guest::new();
+    let mut client = Raw::open_with(server.local_addr(), "/flooded", &guest.cookie());
+    client.send(&client_frame(0x81, b"again").repeat(10));
+    client.send_close(1000, "");
+    client.close_frame();
+    let held = line(&format!(" session={guest} path=/flooded: it sends more"));
+    assert!(held.starts_with("INFO websocket held back connection="), "{held}");
 }
 
 #[test]

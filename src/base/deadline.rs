@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Longer than any connection lasts.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(crate) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The moment `timeout` from now. A timeout that means "never", such as `Duration::MAX`, does not overflow.
 pub(crate) fn after(timeout: Duration) -> Instant {

@@ -4,6 +4,8 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use crate::base::rate::Rate;
+
 /// A setting that cannot work, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unfit {
@@ -17,6 +19,12 @@ pub(crate) type Checked = Result<(), Unfit>;
 /// Any duration but zero. [`Duration::MAX`] stands for never.
 pub(crate) fn time(name: &'static str, time: Duration) -> Checked {
     rule(name, time, !time.is_zero(), "has to be more than zero")
+}
+
+/// Any rate that allows something, or none for unlimited.
+pub(crate) fn rate(name: &'static str, rate: Option<Rate>) -> Checked {
+    let what = "has to be a rate whose count, period and burst are all more than zero";
+    rate.map_or(Ok(()), |rate| rule(name, rate, rate.allows_something(), what))
 }
 
 /// A count or a size from `least` on. `usize::MAX` is unlimited.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::base::deadline;
 use crate::comms::session::{ConnectionId, ServerId};
+use crate::controller::rates::Rates;
 use crate::controller::settings::Settings;
 use crate::net::os::Stop;
 use crate::net::stream::Stream;
@@ -33,6 +34,8 @@ pub(crate) struct Context {
     /// By themselves, for requests, which a program may keep for longer than the server is there.
     pub(crate) settings: Arc<Settings>,
     pub(crate) watchdog: Watchdog,
+    /// What is left of the limits that clients have together.
+    pub(crate) rates: Rates,
     /// Where the server listens.
     pub(crate) local_addr: SocketAddr,
     is_stopping: AtomicBool,
@@ -52,6 +55,7 @@ impl Context {
             id: ServerId::next(),
             settings,
             watchdog,
+            rates: Rates::default(),
             local_addr,
             is_stopping,
             stop,

@@ -139,7 +139,8 @@ impl Session {
         let outer = registration.enter();
         outbox.start();
         let connections = registration.connections();
-        let reader = Reader::new(stream, outbox.clone(), settings, rest);
+        let buckets = context.rates.of_session(&client, settings);
+        let reader = Reader::new(stream, outbox.clone(), settings, buckets, rest);
         let session = Self {
             label,
             subprotocol: request.subprotocol(&settings.subprotocols).map(str::to_owned),

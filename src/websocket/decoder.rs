@@ -190,6 +190,12 @@ impl Decoder {
             )
     }
 
+    /// Whether the next frame begins a message, as far as its header has come.
+    pub(crate) fn begins_message(&self) -> bool {
+        self.message.is_none()
+            && matches!(self.peek_header(), Ok(Some(header)) if !header.opcode.is_control())
+    }
+
     /// The next header; it is not consumed yet.
     fn peek_header(&self) -> Result<Option<Header>, Violation> {
         Header::parse(&self.input[self.consumed..]).map_err(violation)

@@ -9,6 +9,7 @@ pub(crate) mod header;
 pub(crate) mod message;
 pub(crate) mod outbox;
 pub(crate) mod outbox_state;
+pub(crate) mod pace;
 pub(crate) mod reader;
 pub(crate) mod sender;
 pub(crate) mod settings;

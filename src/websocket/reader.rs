@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::base::contained::contained;
 use crate::base::deadline;
 use crate::net::stream::Stream;
 use crate::websocket::close::{Cause, Close, CloseCode, Closed};
@@ -14,6 +15,7 @@ use crate::websocket::decoder::{Decoder, Event};
 use crate::websocket::frame::Frame;
 use crate::websocket::message::Message;
 use crate::websocket::outbox::Outbox;
+use crate::websocket::pace::{Pace, SessionBuckets};
 use crate::websocket::settings::Websocket;
 
 /// What the reader thread owns. Everything it has to say goes through the outbox.
@@ -22,6 +24,10 @@ pub(crate) struct Reader {
     stream: Arc<Stream>,
     outbox: Arc<Outbox>,
     decoder: Decoder,
+    /// How often and how much the client may send, where that is limited, until the program gets no more messages.
+    pace: Option<Box<Pace>>,
+    /// Whether the log says that the client was held back.
+    was_held: bool,
     ping_interval: Option<Duration>,
     ping_timeout: Duration,
     /// Whether a ping was sent and not a byte has come since.
@@ -73,17 +79,20 @@ const MAX_LATE_STEPS: usize = 1000;
 const INTERRUPTED_PAUSE: Duration = Duration::from_millis(20);
 
 impl Reader {
-    /// `rest` are the bytes that came behind the request.
+    /// `rest` are the bytes that came behind the request; `session` is what the client's session may send.
     pub(crate) fn new(
         stream: Arc<Stream>,
         outbox: Arc<Outbox>,
         settings: &Websocket,
+        session: SessionBuckets,
         rest: Vec<u8>,
     ) -> Self {
         Self {
             stream,
             outbox,
             decoder: Decoder::new(settings.message_limits(), rest),
+            pace: Pace::new(settings, session),
+            was_held: false,
             ping_interval: settings.ping_interval,
             ping_timeout: settings.ping_timeout,
             awaits_pong: false,
@@ -136,8 +145,20 @@ impl Reader {
         if let Some(payload) = self.unanswered.take() {
             return self.answer(payload, deadline);
         }
+        if let Some(pace) = &mut self.pace
+            && self.decoder.begins_message()
+        {
+            match pace.until_message() {
+                Ok(Duration::ZERO) => {}
+                Ok(wait) => return self.hold(wait, deadline),
+                Err(close) => return self.violate(close),
+            }
+        }
         match self.decoder.next() {
             Ok(Some(Event::Message(message))) => {
+                if let Some(pace) = &mut self.pace {
+                    pace.note_message();
+                }
                 self.gather_if_more();
                 return Step::Message(message);
             }
@@ -148,10 +169,7 @@ impl Reader {
             Ok(Some(Event::Pong)) => {}
             Ok(Some(Event::Close(close))) => self.end = Some(End::Close(close)),
             Ok(None) => return self.read(deadline),
-            Err(violation) => {
-                self.outbox.seal(violation, Cause::Violation);
-                self.end = Some(End::Violation);
-            }
+            Err(violation) => return self.violate(violation),
         }
         Step::Other
     }
@@ -167,6 +185,27 @@ impl Reader {
         Step::Nothing
     }
 
+    fn violate(&mut self, violation: Close) -> Step {
+        self.outbox.seal(violation, Cause::Violation);
+        self.end = Some(End::Violation);
+        Step::Other
+    }
+
+    /// Holds the client back for `wait`, or until `deadline`: what it sends is left to TCP. A close or a shutdown ends that
+    /// at once.
+    fn hold(&mut self, wait: Duration, deadline: Option<Instant>) -> Step {
+        self.flush_gathered();
+        if !mem::replace(&mut self.was_held, true) {
+            let label = &self.outbox.label;
+            contained(|| {
+                log::info!("websocket held back {label}: it sends more than its rates allow")
+            });
+        }
+        let wait = deadline.map_or(wait, |deadline| wait.min(deadline::until(deadline)));
+        self.outbox.wait_until_sealed(wait);
+        Step::Nothing
+    }
+
     fn gather_if_more(&mut self) {
         if !self.gathers && self.decoder.has_whole_frame() {
             self.gathers = true;
@@ -174,16 +213,34 @@ impl Reader {
         }
     }
 
-    fn read(&mut self, deadline: Option<Instant>) -> Step {
+    fn flush_gathered(&mut self) {
         if mem::take(&mut self.gathers) {
             self.outbox.flush();
         }
+    }
+
+    fn read(&mut self, deadline: Option<Instant>) -> Step {
+        self.flush_gathered();
+        let wait = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.until_read());
+        if !wait.is_zero() {
+            return self.hold(wait, deadline);
+        }
         let silence = self.read_timeout();
         let timeout = self.until_silence(silence).min(deadline.map_or(silence, deadline::until));
-        let read = self.decoder.fill(|buffer| match timeout {
+        let read = |buffer: &mut Vec<u8>| match timeout {
             Duration::ZERO => self.stream.read_now(buffer),
             // In whole milliseconds, so that waits of the same length need no other timeout of the system each time.
             _ => self.stream.read(buffer, round_up(timeout)),
+        };
+        let max_read = self.pace.as_ref().and_then(|pace| pace.max_read());
+        let read = self.decoder.fill(|buffer| match max_read {
+            Some(most) if most < buffer.capacity() - buffer.len() => {
+                let mut part = Vec::with_capacity(most);
+                let count = read(&mut part)?;
+                buffer.append(&mut part);
+                Ok(count)
+            }
+            _ => read(buffer),
         });
         match read {
             Ok(0) if self.stream.read_is_interrupted() && !self.stream.was_cut() => {
@@ -198,9 +255,14 @@ impl Reader {
                 }
                 self.end = Some(End::Stream("the client left without a close frame".into()));
             }
-            Ok(_) => {
+            Ok(count) => {
                 self.awaits_pong = false;
                 self.silent_since = None;
+                if let Some(pace) = &mut self.pace
+                    && let Err(close) = pace.note_read(count)
+                {
+                    return self.violate(close);
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 if self.is_silent_for(silence, timeout) {
@@ -277,6 +339,7 @@ impl Reader {
             Some(End::Violation) | None => {}
         }
         self.is_closing = true;
+        self.pace = None;
         let (code, reason) = (CloseCode::ABNORMAL, String::new());
         let unknown = Closed { code, reason, cause: Cause::Lost, unsent: 0 };
         self.outbox.closed().unwrap_or(unknown)

@@ -7,6 +7,7 @@ use std::time::Duration;
 #[cfg(not(doc))]
 pub use rwf_macros::Websocket;
 
+use crate::base::rate::Rate;
 use crate::base::rule::{self, Checked};
 use crate::http::headers::is_token;
 use crate::http::host::{is_literal, split_authority};
@@ -33,6 +34,11 @@ pub struct Websocket {
     pub(crate) max_frame_size: Option<usize>,
     pub(crate) max_fragments: usize,
     pub(crate) read_buffer_size: usize,
+    pub(crate) message_rate: Option<Rate>,
+    pub(crate) byte_rate: Option<Rate>,
+    pub(crate) message_rate_per_session: Option<Rate>,
+    pub(crate) byte_rate_per_session: Option<Rate>,
+    pub(crate) max_hold: Duration,
     pub(crate) outbox_bytes: usize,
     pub(crate) outbox_messages: usize,
     pub(crate) max_topics: usize,
@@ -72,6 +78,11 @@ impl Default for Websocket {
             max_frame_size: None,
             max_fragments: 131_072,
             read_buffer_size: 8 << 10,
+            message_rate: None,
+            byte_rate: None,
+            message_rate_per_session: None,
+            byte_rate_per_session: None,
+            max_hold: Duration::from_secs(30),
             outbox_bytes: 1 << 20,
             outbox_messages: usize::MAX,
             max_topics: 128,
@@ -122,6 +133,71 @@ impl Websocket {
     #[must_use]
     pub fn read_buffer_size(mut self, bytes: usize) -> Self {
         self.read_buffer_size = bytes;
+        self
+    }
+
+    /// How many messages a client may send over one connection. Default unlimited. One that sends more is held back:
+    /// nothing is read from its next message on until the rate allows that, so that TCP stops it. See
+    /// [`max_hold`](Self::max_hold) for how to have it closed instead.
+    ///
+    /// Messages count when they are read. What has come while a handler took its time is read at once, and the
+    /// [burst](Rate::burst) has to allow for that. Pings and a close that come before the message too many are answered at
+    /// once, and those behind it wait with it. A client that is held back is not taken for a silent one.
+    ///
+    /// ```
+    /// use rwf::controller::{Rate, Websocket};
+    ///
+    /// let chat = Websocket::new()
+    ///     .message_rate(Rate::per_second(5).burst(20))
+    ///     .byte_rate(Rate::per_second(64 << 10).burst(1 << 20));
+    /// # let _ = chat;
+    /// ```
+    #[must_use]
+    pub fn message_rate(mut self, rate: impl Into<Option<Rate>>) -> Self {
+        self.message_rate = rate.into();
+        self
+    }
+
+    /// How many bytes a client may send over one connection. Default unlimited. One that sends more is held back: nothing
+    /// more is read of what it sends until the rate allows it.
+    ///
+    /// Every byte counts when it is read, those of pings, empty messages and the frames' own headers too.
+    #[must_use]
+    pub fn byte_rate(mut self, rate: impl Into<Option<Rate>>) -> Self {
+        self.byte_rate = rate.into();
+        self
+    }
+
+    /// How many messages a session may send over all its connections together; otherwise like
+    /// [`message_rate`](Self::message_rate). Default unlimited.
+    ///
+    /// Those connections of a session to one server share the limit whose endpoints set the same rate: all of them where it
+    /// is the server's, those of one endpoint where that has a rate of its own. What was used up is remembered until the
+    /// whole burst is there again, so that nobody gets a new one by reconnecting. A guest may throw its cookie away and
+    /// be another one.
+    #[must_use]
+    pub fn message_rate_per_session(mut self, rate: impl Into<Option<Rate>>) -> Self {
+        self.message_rate_per_session = rate.into();
+        self
+    }
+
+    /// How many bytes a session may send over all its connections together, like [`byte_rate`](Self::byte_rate), and
+    /// shared like [`message_rate_per_session`](Self::message_rate_per_session). Default unlimited.
+    #[must_use]
+    pub fn byte_rate_per_session(mut self, rate: impl Into<Option<Rate>>) -> Self {
+        self.byte_rate_per_session = rate.into();
+        self
+    }
+
+    /// How long a client that sends more than the rates allow is held back for its next message or bytes. Default 30 s; one
+    /// that would have to wait for longer is closed with 1008 and a reason that names the limit. Zero holds nobody back, and
+    /// closes at once.
+    ///
+    /// Where it is zero, let the burst of a [`byte_rate`](Self::byte_rate) be longer than the longest message that honest
+    /// clients send. That a client has left may be noticed no sooner than it would have been read from again.
+    #[must_use]
+    pub fn max_hold(mut self, time: Duration) -> Self {
+        self.max_hold = time;
         self
     }
 
@@ -233,6 +309,12 @@ impl Websocket {
             max_frame_size,
             max_fragments,
             read_buffer_size,
+            message_rate,
+            byte_rate,
+            message_rate_per_session,
+            byte_rate_per_session,
+            // Zero is not at all.
+            max_hold: _,
             // However small these two are, one message fits.
             outbox_bytes: _,
             outbox_messages: _,
@@ -250,6 +332,10 @@ impl Websocket {
         rule::at_least("max_frame_size", max_frame_size.unwrap_or(*max_message_size), 1)?;
         rule::at_least("max_fragments", *max_fragments, 1)?;
         rule::at_least("read_buffer_size", *read_buffer_size, 1)?;
+        rule::rate("message_rate", *message_rate)?;
+        rule::rate("byte_rate", *byte_rate)?;
+        rule::rate("message_rate_per_session", *message_rate_per_session)?;
+        rule::rate("byte_rate_per_session", *byte_rate_per_session)?;
         if let Some(interval) = ping_interval {
             rule::time("ping_interval", *interval)?;
         }
