@@ -70,6 +70,10 @@ fn settings() -> Vec<(&'static str, Vec<Change>)> {
         ("max_connections", server!(max_connections: 0, 1, usize::MAX)),
         ("max_connections_per_peer", server!(max_connections_per_peer: 0, 1, usize::MAX)),
         ("max_connections_per_session", server!(max_connections_per_session: 0, 1, usize::MAX)),
+        (
+            "handshake_rate_per_peer",
+            server!(handshake_rate_per_peer: none, one.burst(0), one, most, never, always),
+        ),
         ("max_queued_bytes", server!(max_queued_bytes: 0, 1, usize::MAX)),
         ("handler_warning", server!(handler_warning: Duration::ZERO, INSTANT, Duration::MAX)),
         ("allowed_hosts", server!(allow_host: "", "a", "https://a", "a:1", long())),
@@ -168,7 +172,7 @@ fn open(server: &http::ServerHandle, user: i64) -> Option<Raw> {
     client.send(upgrade_request(&format!("/{user}"), "").as_bytes());
     let head = client.try_head().ok().flatten()?;
     // Refused by a limit, in good order.
-    if [400, 408, 431, 503].contains(&status(&head)) {
+    if [400, 408, 429, 431, 503].contains(&status(&head)) {
         return None;
     }
     assert_eq!(status(&head), 101, "{head}");

@@ -1,4 +1,4 @@
-//! How often clients may send: those who keep to the rate notice nothing, and those who do not are held back
+//! How often clients may send and connect: those who keep to the rate notice nothing, and those who do not are held back
 //! or closed.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -10,7 +10,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Echo, Guest, Raw, client_frame, serve, start, wait_until};
+use common::{
+    DEADLINE, Echo, Guest, Raw, answer, client_frame, get, header, serve, start, status,
+    upgrade_request, wait_until,
+};
 use parking_lot::Mutex;
 use rwf::controller::{Rate, Websocket};
 use rwf::http::{Server, ServerHandle};
@@ -44,7 +47,7 @@ fn echo(mut socket: Socket) -> Result<(), Error> {
 }
 
 /// A server whose endpoints echo, each in its style.
-fn echoing(settings: Websocket) -> ServerHandle {
+fn echoing(server: impl FnOnce(Server) -> Server, settings: Websocket) -> ServerHandle {
     let (endpoint, events) = rwf::events(16);
     thread::spawn(move || {
         for event in &events {
@@ -58,7 +61,7 @@ fn echoing(settings: Websocket) -> ServerHandle {
         route!("/function" => websocket(echo)),
         route!("/events" => endpoint),
     ];
-    start(Server::new(routes).websocket(settings))
+    start(server(Server::new(routes)).websocket(settings))
 }
 
 /// A server with a function that notes the length of each message, and how it was closed.
@@ -108,7 +111,7 @@ fn a_client_that_keeps_to_its_rate_is_neither_held_back_nor_closed() {
         .message_rate_per_session(Rate::per_second(50).burst(1))
         .byte_rate(Rate::per_second(1000).burst(20))
         .byte_rate_per_session(Rate::per_second(1000).burst(20));
-    let server = echoing(settings);
+    let server = echoing(|server| server, settings);
     for style in STYLES {
         let mut client = tab(&server, style, Guest::new());
         for number in 10..30 {
@@ -125,7 +128,10 @@ fn a_client_that_keeps_to_its_rate_is_neither_held_back_nor_closed() {
 #[test]
 fn a_flood_of_messages_is_held_to_its_rate_and_concerns_nobody_else() {
     let (rate, burst, count) = (400, 20, 220);
-    let server = echoing(Websocket::new().message_rate(Rate::per_second(rate).burst(burst)));
+    let server = echoing(
+        |server| server,
+        Websocket::new().message_rate(Rate::per_second(rate).burst(burst)),
+    );
     for style in STYLES {
         let mut client = tab(&server, style, Guest::new());
         let mut other = tab(&server, style, Guest::new());
@@ -189,7 +195,7 @@ fn pings_and_empty_messages_count_as_the_bytes_that_they_are() {
 
 #[test]
 fn a_flood_is_closed_after_the_burst_where_the_endpoint_says_so() {
-    let server = echoing(closing().message_rate(only(5)));
+    let server = echoing(|server| server, closing().message_rate(only(5)));
     for style in STYLES {
         let mut client = tab(&server, style, Guest::new());
         client.send(&client_frame(0x81, b"again").repeat(200));
@@ -231,7 +237,7 @@ fn who_would_be_held_back_for_too_long_is_closed() {
 #[test]
 fn the_tabs_of_a_session_share_its_limit_and_coming_back_renews_nothing() {
     let reason = "too many messages: a session may send 1 per 3600s";
-    let server = echoing(closing().message_rate_per_session(only(6)));
+    let server = echoing(|server| server, closing().message_rate_per_session(only(6)));
     let guest = Guest::new();
     let mut first = tab(&server, "/function", guest);
     expect_echoes(&mut first, 3);
@@ -257,7 +263,7 @@ fn the_tabs_of_a_session_share_its_limit_and_coming_back_renews_nothing() {
 
 #[test]
 fn a_session_that_has_sent_too_many_bytes_waits_on_all_its_connections() {
-    let server = echoing(closing().byte_rate_per_session(only(680)));
+    let server = echoing(|server| server, closing().byte_rate_per_session(only(680)));
     let guest = Guest::new();
     // Of seven and eight bytes, 670 in all.
     expect_echoes(&mut tab(&server, "/function", guest), 85);
@@ -304,7 +310,7 @@ fn tabs_that_flood_together_get_the_rate_of_one() {
 
 #[test]
 fn what_comes_before_the_message_too_many_is_answered_at_once() {
-    let server = echoing(holding().message_rate(only(1)));
+    let server = echoing(|server| server, holding().message_rate(only(1)));
     for style in STYLES {
         let mut client = tab(&server, style, Guest::new());
         expect_echoes(&mut client, 1);
@@ -426,9 +432,84 @@ fn receives_with_a_timeout_return_in_time_while_the_client_is_held_back() {
     assert!(all > Duration::from_secs(1), "the second came within {all:?}");
 }
 
+/// The head of the answer to a handshake with further headers.
+fn shake_hands(server: &ServerHandle, headers: &str) -> String {
+    let mut client = Raw::connect(server.local_addr());
+    client.send(upgrade_request("/function", headers).as_bytes());
+    client.head()
+}
+
+#[test]
+fn an_address_that_connects_too_often_is_told_when_to_come_back() {
+    let rate = Rate::per(2, Duration::from_secs(4));
+    let server = echoing(|server| server.handshake_rate_per_peer(rate), Websocket::new());
+    let mut opened = 0;
+    let seconds = loop {
+        let head = shake_hands(&server, "");
+        if status(&head) == 429 {
+            break header(&head, "retry-after").unwrap().parse::<u64>().unwrap();
+        }
+        assert_eq!(status(&head), 101, "{head}");
+        opened += 1;
+        assert!(opened < 1000, "there is no limit");
+    };
+    assert!(opened >= 2, "the burst was {opened}");
+    assert!((1..=2).contains(&seconds), "one comes every two seconds: {seconds}");
+    let begun = Instant::now();
+    // To ask in vain puts nothing off, and other requests are not concerned.
+    while begun.elapsed() < Duration::from_millis(500) {
+        assert_eq!(status(&shake_hands(&server, "")), 429);
+        let mut plain = Raw::connect(server.local_addr());
+        assert_eq!(status(&plain.ask(&get("/function")).0), 426);
+    }
+    thread::sleep(Duration::from_secs(seconds).saturating_sub(begun.elapsed()));
+    assert_eq!(status(&shake_hands(&server, "")), 101, "{seconds} s were not enough");
+}
+
+#[test]
+fn a_handshake_too_many_does_not_reach_its_controller() {
+    let calls = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&calls);
+    let controller = answer(move |_: &Request| {
+        *counted.lock() += 1;
+        Ok(Response::forbidden())
+    });
+    let server = start(
+        Server::new(vec![route!("/function" => controller)]).handshake_rate_per_peer(only(3)),
+    );
+    let statuses: Vec<_> = (0..5).map(|_| status(&shake_hands(&server, ""))).collect();
+    assert_eq!(statuses, [403, 403, 403, 429, 429]);
+    assert_eq!(*calls.lock(), 3);
+}
+
+#[test]
+fn behind_a_trusted_proxy_the_addresses_of_its_clients_count() {
+    let proxy: std::net::IpAddr = [127, 0, 0, 1].into();
+    let limited = |server: Server| server.handshake_rate_per_peer(only(2));
+    let server = echoing(|server| limited(server).trust_proxy(proxy), Websocket::new());
+    let come = |client: &str| {
+        status(&shake_hands(&server, &format!("X-Forwarded-For: 6.6.6.6, {client}\r\n")))
+    };
+    for client in ["192.0.2.1", "192.0.2.2", "2001:db8:0:1::1", "2001:db8:0:2::1"] {
+        assert_eq!([come(client), come(client), come(client)], [101, 101, 429], "{client}");
+    }
+    assert_eq!(come("2001:db8:0:1:ffff::7"), 429, "it is of the same network");
+    for _ in 0..5 {
+        assert_eq!(status(&shake_hands(&server, "")), 101, "the proxy itself is not limited");
+    }
+    // Nobody else is believed.
+    let server = echoing(limited, Websocket::new());
+    let claim =
+        |client: &str| status(&shake_hands(&server, &format!("X-Forwarded-For: {client}\r\n")));
+    assert_eq!(["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(claim), [101, 101, 429]);
+}
+
 #[test]
 fn a_rate_that_allows_nothing_is_an_error_at_start() {
     for rate in [Rate::per_second(0), Rate::per_second(1).burst(0), Rate::per(1, Duration::ZERO)] {
+        let server = Server::new(vec![]).handshake_rate_per_peer(rate);
+        let error = server.bind("127.0.0.1:0").spawn().unwrap_err().to_string();
+        assert!(error.contains("`handshake_rate_per_peer` has to be a rate"), "{error}");
         let server = Server::new(vec![]).websocket(Websocket::new().byte_rate(rate));
         let error = server.bind("127.0.0.1:0").spawn().unwrap_err().to_string();
         assert!(error.contains("`byte_rate` has to be a rate"), "{error}");

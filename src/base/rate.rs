@@ -7,8 +7,9 @@ use crate::base::deadline::FOREVER;
 
 /// So much in a period on average, and so much at once.
 ///
-/// For what clients send: the limits of an endpoint, [`message_rate`](crate::controller::Websocket::message_rate) and its
-/// neighbours.
+/// For what clients send and how often they come: the limits of an endpoint
+/// ([`message_rate`](crate::controller::Websocket::message_rate) and its neighbours), and
+/// [`handshake_rate_per_peer`](crate::http::Server::handshake_rate_per_peer).
 ///
 /// ```
 /// use rwf::controller::Rate;

@@ -1,16 +1,21 @@
-//! The limits of how often that connections of a server share: those of a session.
+//! The limits of how often that connections of a server share: of a session, and of an address.
 
-use std::time::Instant;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use crate::base::buckets::Buckets;
-use crate::base::rate::Rate;
+use crate::base::rate::{Rate, TooEarly};
 use crate::comms::session::SessionId;
+use crate::controller::settings::Settings;
+use crate::http::peer;
 use crate::websocket::pace::SessionBuckets;
 use crate::websocket::settings::Websocket;
 
 /// What is left of them, of one server.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
+    /// By the network of the address.
+    handshakes: Buckets<IpAddr>,
     messages: Buckets<(SessionId, Rate)>,
     bytes: Buckets<(SessionId, Rate)>,
 }
@@ -26,5 +31,25 @@ impl Rates {
             messages: get(&self.messages, settings.message_rate_per_session),
             bytes: get(&self.bytes, settings.byte_rate_per_session),
         }
+    }
+
+    /// Counts a handshake of the client at this address.
+    ///
+    /// # Errors
+    ///
+    /// There were too many.
+    pub(crate) fn note_handshake(
+        &self,
+        client: IpAddr,
+        settings: &Settings,
+    ) -> Result<(), TooEarly> {
+        let Some(rate) = settings.handshake_rate_per_peer else { return Ok(()) };
+        if settings.trusted_proxies.contains(&client) {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let bucket = self.handshakes.get(peer::network(client), rate, now);
+        let taken = bucket.lock().take(1, now, Duration::ZERO);
+        taken.map(drop)
     }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::base::rate::Rate;
 use crate::base::rule::{self, Checked};
 use crate::http::headers::is_token;
 use crate::http::host::is_literal;
@@ -21,6 +22,7 @@ pub(crate) struct Settings {
     pub(crate) max_connections: usize,
     pub(crate) max_connections_per_peer: usize,
     pub(crate) max_connections_per_session: usize,
+    pub(crate) handshake_rate_per_peer: Option<Rate>,
     pub(crate) max_queued_bytes: usize,
     pub(crate) handler_warning: Duration,
     pub(crate) allowed_hosts: Vec<String>,
@@ -47,6 +49,7 @@ impl Default for Settings {
             max_connections: 10_000,
             max_connections_per_peer: usize::MAX,
             max_connections_per_session: usize::MAX,
+            handshake_rate_per_peer: None,
             max_queued_bytes: 256 << 20,
             handler_warning: Duration::from_secs(30),
             allowed_hosts: Vec::new(),
@@ -83,6 +86,7 @@ impl Settings {
             max_connections,
             max_connections_per_peer,
             max_connections_per_session,
+            handshake_rate_per_peer,
             // Zero is one message for each client that has to wait.
             max_queued_bytes: _,
             handler_warning,
@@ -106,6 +110,7 @@ impl Settings {
         rule::at_least("max_connections", *max_connections, 1)?;
         rule::at_least("max_connections_per_peer", *max_connections_per_peer, 1)?;
         rule::at_least("max_connections_per_session", *max_connections_per_session, 1)?;
+        rule::rate("handshake_rate_per_peer", *handshake_rate_per_peer)?;
         rule::between("stack_size", *stack_size, LEAST_STACK, MOST_STACK)?;
         rule::all(
             "allow_host",

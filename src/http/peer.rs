@@ -1,6 +1,6 @@
 //! Whom to believe about a request: its host, and what a proxy says of its client.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::http::headers::Headers;
 use crate::http::host::{bracketed_address, canonical, is_name, split_authority};
@@ -48,6 +48,15 @@ pub(crate) fn client_ip(headers: &Headers, peer: IpAddr, trusted: &[IpAddr]) -> 
         }
     }
     client
+}
+
+/// The addresses that one client has for itself: with IPv6 a network of 64 bits (RFC 4291 §2.5.1), and it would be too
+/// easy to take another one each time.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
 }
 
 /// Whether a trusted proxy says that its client came over TLS.
@@ -126,6 +135,18 @@ mod tests {
             headers.append("X-Forwarded-For", forwarded);
             let client = client_ip(&headers, ip(peer), &trusted);
             assert_eq!(client, ip(expected), "{forwarded:?} from {peer}");
+        }
+    }
+
+    #[test]
+    fn the_addresses_of_an_ipv6_network_are_one() {
+        for (address, expected) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2::", "2001:db8:1:2::"),
+            ("::1", "::"),
+        ] {
+            assert_eq!(network(address.parse().unwrap()), expected.parse::<IpAddr>().unwrap());
         }
     }
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::base::contained::contained;
+use crate::base::rate::Rate;
 use crate::base::rule::Unfit;
 use crate::controller::connection::Context;
 use crate::controller::settings::Settings;
@@ -139,6 +140,28 @@ impl Server {
         spare_threads: usize
         /// `TCP_NODELAY`: whether small messages go out at once. Default on.
         no_delay: bool
+    }
+
+    /// How many WebSockets clients of one address may open. Default unlimited: many people may share an address. Further
+    /// requests for one are answered with 429 and a `Retry-After` that says when one is taken again, before their
+    /// controller is called.
+    ///
+    /// Behind a [trusted proxy](Self::trust_proxy) it is the address that the proxy tells; the proxies themselves have no
+    /// such limit. The addresses of an IPv6 network, of 64 bits, count as one.
+    ///
+    /// ```
+    /// use rwf::controller::Rate;
+    /// use rwf::http::Server;
+    /// use std::time::Duration;
+    ///
+    /// let reconnecting = Rate::per(60, Duration::from_secs(60));
+    /// let server = Server::new(vec![]).handshake_rate_per_peer(reconnecting);
+    /// # let _ = server;
+    /// ```
+    #[must_use]
+    pub fn handshake_rate_per_peer(mut self, rate: impl Into<Option<Rate>>) -> Self {
+        self.settings.handshake_rate_per_peer = rate.into();
+        self
     }
 
     /// The name of the cookie by which a visitor is known again. Default `rwf_session`. Programs that share a host name,

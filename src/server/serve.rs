@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::contained::contained;
 use crate::base::deadline;
+use crate::base::rate::TooEarly;
 use crate::base::shown::Shown;
 use crate::controller::connection::{Connection, Context};
 use crate::controller::executor::block_on;
@@ -162,7 +163,10 @@ impl Exchange<'_> {
         let rest = self.parser.take_rest();
         let request = Request::new(parsed, parameters, self.connection, rest);
         let mut response = match route {
-            Some(route) => self.call(route, &request),
+            Some(route) => match self.refuse_handshake(&request) {
+                Some(refusal) => refusal,
+                None => self.call(route, &request),
+            },
             None => Response::not_found(),
         };
         if response.is_over() {
@@ -191,6 +195,24 @@ impl Exchange<'_> {
             Next::End if keeps => Next::Request,
             next => next,
         }
+    }
+
+    /// The answer to a client that wants a WebSocket and has come too often; before the controller, which may do
+    /// expensive things to find out who the client is.
+    fn refuse_handshake(&self, request: &Request) -> Option<Response> {
+        let Context { settings, rates, .. } = &*self.connection.context;
+        let rate = settings.handshake_rate_per_peer?;
+        if !request.parsed().headers.has_token("Upgrade", "websocket") {
+            return None;
+        }
+        let TooEarly(wait) = rates.note_handshake(request.client_ip(), settings).err()?;
+        // In whole seconds (RFC 9110 §10.2.3), of which the last has begun.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let response = Response::too_many_requests()
+            .header("Retry-After", seconds.to_string())
+            .append_header("Connection", "close")
+            .note(format!("too many handshakes: an address may send {rate}"));
+        Some(response)
     }
 
     /// Calls a controller: its error or panic becomes an answer, and a note for the log.
