@@ -6,13 +6,13 @@ mod common;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{self, channel};
 use std::thread;
 use std::time::Duration;
 
 use common::{DEADLINE, Raw, get, status, upgrade_request};
 use parking_lot::Mutex;
-use rwf::controller::{Overflow, Rate, Websocket};
+use rwf::controller::{Events, Overflow, Rate, Websocket};
 use rwf::http::{self, Server};
 use rwf::prelude::*;
 
@@ -152,7 +152,54 @@ impl WebsocketController for Endpoint {
     }
 }
 
-struct Routes(Arc<Counted>);
+impl Counted {
+    /// The same as a function, which receives in every way.
+    fn serve(&self, mut socket: Socket) -> Result<(), Error> {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.served.fetch_add(1, Ordering::Relaxed);
+        let _ = Comms::here()?.subscribe("extremes");
+        let waits =
+            [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(3), Duration::MAX];
+        for wait in waits.iter().cycle() {
+            match socket.recv_timeout(*wait) {
+                // Where there is no room, the setting has it so.
+                Ok(message) => drop(socket.send_timeout(message, *wait)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The same as a loop over events.
+    fn take(&self, events: &Events) {
+        for event in events {
+            match event {
+                Event::Opened(client) => {
+                    self.open.fetch_add(1, Ordering::Relaxed);
+                    self.served.fetch_add(1, Ordering::Relaxed);
+                    let _ = Comms::connection(client.connection_id()).subscribe("extremes");
+                }
+                Event::Message(client, message) => {
+                    let _ = client.send(message);
+                }
+                Event::Closed(..) => {
+                    self.open.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Controller,
+    Function,
+    Events,
+}
+
+struct Routes(Arc<Counted>, Style, Box<dyn Controller>);
 
 #[async_trait]
 impl Controller for Routes {
@@ -161,8 +208,15 @@ impl Controller for Routes {
         if request.header("Upgrade").is_none() {
             return Ok(Response::new().text(format!("hello, {user}")));
         }
-        let endpoint = Endpoint(Arc::clone(&self.0), request.connection_id());
-        WebsocketController::handle(&endpoint, &request.with_session(user)).await
+        let request = request.with_session(user);
+        match self.1 {
+            Style::Controller => {
+                let endpoint = Endpoint(Arc::clone(&self.0), request.connection_id());
+                WebsocketController::handle(&endpoint, &request).await
+            }
+            Style::Function => request.upgrade(|socket| self.0.serve(socket)),
+            Style::Events => self.2.handle(&request).await,
+        }
     }
 }
 
@@ -186,11 +240,16 @@ fn read_to_the_end(client: &mut Raw) {
 }
 
 /// Drives a server that `change` has changed through everything. How many WebSockets it served.
-fn drive(change: impl Fn(Server) -> Server) -> Result<usize, http::Error> {
+fn drive(change: &dyn Fn(Server) -> Server, style: Style) -> Result<usize, http::Error> {
     static NEXT: AtomicI64 = AtomicI64::new(930_000);
     let user = NEXT.fetch_add(10, Ordering::Relaxed);
     let counted = Arc::new(Counted::default());
-    let routes = vec![route!("/:user" => Routes(Arc::clone(&counted)))];
+    let (endpoint, events) = rwf::events(0);
+    let routes = vec![route!("/:user" => Routes(Arc::clone(&counted), style, Box::new(endpoint)))];
+    let taking = thread::spawn({
+        let counted = Arc::clone(&counted);
+        move || counted.take(&events)
+    });
     let server = Server::new(routes).websocket(websocket()).shutdown_timeout(2 * SECOND);
     let server = change(server).bind("127.0.0.1:0").spawn()?;
 
@@ -232,6 +291,8 @@ fn drive(change: impl Fn(Server) -> Server) -> Result<usize, http::Error> {
     }
     let report = server.shutdown()?;
     assert_eq!(report.running, 0, "{report:?}");
+    drop(server);
+    common::join("the loop over the events", taking);
     let left = counted.open.load(Ordering::Relaxed);
     assert_eq!(left, 0, "{left} handlers were not told of the end");
     Ok(counted.served.load(Ordering::Relaxed))
@@ -251,12 +312,17 @@ fn note_panics() {
     }));
 }
 
-/// Drives one change, and fails when that hangs.
+/// Drives one change in every style of handler, and fails when that hangs.
 fn try_out(setting: &str, what: &str, change: Box<dyn Fn(Server) -> Server + Send>) -> String {
     let (sender, result) = channel();
-    let thread = thread::spawn(move || sender.send(drive(change)).unwrap_or_default());
-    match result.recv_timeout(4 * DEADLINE) {
-        Ok(Ok(served)) => format!("{what}: {served} WebSockets"),
+    let thread = thread::spawn(move || {
+        let styles = [Style::Controller, Style::Function, Style::Events];
+        let served: Result<Vec<_>, _> =
+            styles.into_iter().map(|style| drive(&*change, style)).collect();
+        sender.send(served).unwrap_or_default();
+    });
+    match result.recv_timeout(8 * DEADLINE) {
+        Ok(Ok(served)) => format!("{what}: {served:?} WebSockets"),
         Ok(Err(http::Error::Setting { name, reason, .. })) => {
             // The setters of lists are named for what they add.
             let names = [setting, what.split('(').next().unwrap_or_default()];
@@ -265,8 +331,8 @@ fn try_out(setting: &str, what: &str, change: Box<dyn Fn(Server) -> Server + Sen
             format!("{what}: `{name}` {reason:.80}")
         }
         Ok(Err(error)) => panic!("{what} starts no server, without its name: {error}"),
-        Err(RecvTimeoutError::Timeout) => panic!("{what} hangs"),
-        Err(RecvTimeoutError::Disconnected) => match thread.join() {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("{what} hangs"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().map_or("", String::as_str);
                 panic!("{what} fails: {text}")
@@ -285,7 +351,7 @@ fn every_setting_works_at_its_extremes_or_is_an_error_that_names_it() {
         .collect();
     let changes = Mutex::new(changes.into_iter());
     thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..12 {
             scope.spawn(|| {
                 loop {
                     let next = changes.lock().next();
