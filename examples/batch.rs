@@ -65,7 +65,7 @@ impl Job {
 ///
 /// # Errors
 ///
-/// Whoever does the work has ended before.
+/// Whoever does the work, or the server, has ended before.
 pub(crate) fn run(
     total: usize,
     work: &Receiver<()>,
