@@ -60,6 +60,10 @@ const LOOK: Duration = Duration::from_millis(100);
 /// program takes some; nobody else is.
 ///
 /// Each client that was opened is closed exactly once, and its events come in their order: opened, messages, closed.
+///
+/// A client whose event waits for room is not read meanwhile: that it has left, or is silent, is noticed when the program
+/// takes events again. Ends of clients wait apart, so that they hold up neither a connection's thread nor a shutdown; a
+/// thread that hands them on ends when they are taken, or when the [`Events`] are dropped.
 #[must_use]
 pub fn events(capacity: usize) -> (Endpoint, Events) {
     // A bounded channel reserves its places at once.
