@@ -38,8 +38,6 @@ pub(crate) struct Session {
     reader: Cell<Option<Box<Reader>>>,
     /// Why it is closed, once it is over for the program.
     closed: OnceCell<Closed>,
-    /// What tells the log's lines of this connection and session from others.
-    label: Arc<str>,
     began: Instant,
 }
 
@@ -56,13 +54,13 @@ pub(crate) fn run(
         Opening::Refused(response) => return Ok(response),
     };
     let upgrade = request.take_upgrade()?;
-    let (session, connections) = match Session::open(request, settings, opening, upgrade) {
-        Ok(open) => open,
-        Err(upgrade) => {
-            request.restore_upgrade(upgrade);
-            return Ok(Response::service_unavailable());
-        }
-    };
+    let client = request.session_id();
+    let outbox = outbox(request, &client, settings, opening, &upgrade.connection);
+    if !upgrade.connection.upgrade(&outbox) {
+        request.restore_upgrade(upgrade);
+        return Ok(Response::service_unavailable());
+    }
+    let (session, connections) = Session::open(request, client, settings, outbox, upgrade);
     contained(|| session.log_begin(name));
     let close = if connections > request.settings().max_connections_per_session {
         Close::new(CloseCode::TRY_AGAIN_LATER, "too many connections of this session")
@@ -101,38 +99,40 @@ fn opening(request: &Request, settings: &Websocket) -> Result<Opening, Error> {
     Ok(Opening::Accepted(opening.encode_upgrade()))
 }
 
+/// The outbox of a connection, with the head of its 101.
+///
+/// Apart, and not within [`Session::open`]: a connection keeps the pages that its stack has once needed.
+#[inline(never)]
+fn outbox(
+    request: &Request,
+    client: &SessionId,
+    settings: &Websocket,
+    opening: Vec<u8>,
+    connection: &Connection,
+) -> Arc<Outbox> {
+    let (stream, context) = (Arc::clone(&connection.stream), &connection.context);
+    let label = format!(
+        "connection={} session={} path={}",
+        connection.id,
+        Shown::field(client),
+        Shown::value(request.path())
+    );
+    let process_bytes = context.settings.max_queued_bytes;
+    Outbox::new(stream, context.watchdog.clone(), settings, process_bytes, opening, label.into())
+}
+
 impl Session {
-    /// Registers the connection, then sends the 101; with it, how many connections the client's session has. Gives the
-    /// connection back when the server stops meanwhile.
+    /// Registers the connection, then sends the 101; with it, how many connections the client's session has.
+    #[inline(never)]
     fn open(
         request: &Request,
+        client: SessionId,
         settings: &Websocket,
-        opening: Vec<u8>,
+        outbox: Arc<Outbox>,
         upgrade: Upgrade,
-    ) -> Result<(Rc<Self>, usize), Upgrade> {
+    ) -> (Rc<Self>, usize) {
         let Upgrade { connection, rest } = upgrade;
         let context = &connection.context;
-        let (stream, watchdog) = (Arc::clone(&connection.stream), context.watchdog.clone());
-        let process_bytes = context.settings.max_queued_bytes;
-        let client = request.session_id();
-        let label = format!(
-            "connection={} session={} path={}",
-            connection.id,
-            Shown::field(&client),
-            Shown::value(request.path())
-        );
-        let label: Arc<str> = label.into();
-        let outbox = Outbox::new(
-            stream.clone(),
-            watchdog,
-            settings,
-            process_bytes,
-            opening,
-            Arc::clone(&label),
-        );
-        if !connection.upgrade(&outbox) {
-            return Err(Upgrade { connection, rest });
-        }
         // Before the 101: when the client has seen that, what is sent to its session reaches it.
         let registration =
             Registry::global().register(context.id, client.clone(), connection.id, outbox.clone());
@@ -140,9 +140,9 @@ impl Session {
         outbox.start();
         let connections = registration.connections();
         let buckets = context.rates.of_session(&client, settings);
+        let stream = Arc::clone(&connection.stream);
         let reader = Reader::new(stream, outbox.clone(), settings, buckets, rest);
         let session = Self {
-            label,
             subprotocol: request.subprotocol(&settings.subprotocols).map(str::to_owned),
             request: request.clone(),
             client,
@@ -154,12 +154,12 @@ impl Session {
             closed: OnceCell::new(),
             began: Instant::now(),
         };
-        Ok((Rc::new(session), connections))
+        (Rc::new(session), connections)
     }
 
     /// The parts of path and session that tell threads apart, in the 15 bytes that systems show.
     fn name_thread(&self) {
-        self.connection.set_task(Arc::clone(&self.label));
+        self.connection.set_task(Arc::clone(&self.outbox.label));
         let path = Shown::value(self.request.path()).to_string();
         let (path, client) = (path.trim_start_matches('/'), Shown::value(&self.client).to_string());
         os::name_thread(&format!("{path:.6} {client:.8}"));
@@ -244,13 +244,13 @@ impl Session {
                 (log::Level::Error, what, Ended { close, is_send_error: false })
             }
         };
-        contained(|| log::log!(level, "{method} of {} {what}", self.label));
+        contained(|| log::log!(level, "{method} of {} {what}", self.outbox.label));
         Box::new(ended)
     }
 
     #[inline(never)]
     fn log_begin(&self, name: &str) {
-        let Self { label, connection, .. } = self;
+        let (label, connection) = (&self.outbox.label, &self.connection);
         log::info!("websocket connected {label} controller={name} peer={}", connection.peer);
     }
 
@@ -264,7 +264,7 @@ impl Session {
         log::info!(
             "websocket closed {} code={} reason={:?} by={} after={:.3?} \
              in={received} out={sent}{lost} cause={}",
-            self.label,
+            self.outbox.label,
             closed.code,
             Shown::value(&closed.reason),
             closed.cause.by(),

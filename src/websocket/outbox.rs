@@ -58,7 +58,7 @@ pub(crate) struct Outbox {
     pub(super) queue: (Sender<Frame>, Receiver<Frame>),
     pub(super) watchdog: Watchdog,
     /// The connection's name in the log.
-    pub(super) label: Arc<str>,
+    pub(crate) label: Arc<str>,
 }
 
 /// How much may wait for the client, and how long.
