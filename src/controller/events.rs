@@ -56,8 +56,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// # }
 /// ```
 ///
-/// `capacity` is how many events wait at most, up to 65,536. When so many do, clients that send more are held back by TCP until the
-/// program takes some; nobody else is.
+/// `capacity` is how many events wait at most, up to 65,536. When so many do, clients that send more are held back by TCP
+/// until the program takes some; nobody else is. Threads that wait for room cost much when they are many: give it room for about as
+/// many events as come at once.
 ///
 /// Each client that was opened is closed exactly once, and its events come in their order: opened, messages, closed.
 ///
