@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    DEADLINE, Echo, Guest, Raw, answer, client_frame, get, header, serve, start, status,
-    upgrade_request, wait_until,
+    DEADLINE, Guest, Raw, STYLES, answer, client_frame, echo, echo_in_every_style, get, header,
+    serve, start, status, upgrade_request, wait_until,
 };
 use parking_lot::Mutex;
 use rwf::controller::{Rate, Websocket};
@@ -37,31 +37,9 @@ fn holding() -> Websocket {
     Websocket::new().max_hold(Duration::MAX)
 }
 
-const STYLES: [&str; 3] = ["/controller", "/function", "/events"];
-
-fn echo(mut socket: Socket) -> Result<(), Error> {
-    while let Some(message) = socket.recv()? {
-        socket.send(message)?;
-    }
-    Ok(())
-}
-
 /// A server whose endpoints echo, each in its style.
 fn echoing(server: impl FnOnce(Server) -> Server, settings: Websocket) -> ServerHandle {
-    let (endpoint, events) = rwf::events(16);
-    thread::spawn(move || {
-        for event in &events {
-            if let Event::Message(client, message) = event {
-                let _ = client.send(message);
-            }
-        }
-    });
-    let routes = vec![
-        route!("/controller" => Echo),
-        route!("/function" => websocket(echo)),
-        route!("/events" => endpoint),
-    ];
-    start(server(Server::new(routes)).websocket(settings))
+    start(server(Server::new(echo_in_every_style())).websocket(settings))
 }
 
 /// A server with a function that notes the length of each message, and how it was closed.

@@ -6,36 +6,14 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Echo, Guest, Raw, client_frame, start, wait_until};
+use common::{Guest, Raw, STYLES, client_frame, echo_in_every_style, start, wait_until};
 use rwf::controller::Websocket;
 use rwf::http::{Server, ServerHandle};
 use rwf::prelude::*;
 
-const STYLES: [&str; 3] = ["/controller", "/function", "/events"];
-
-fn echo(mut socket: Socket) -> Result<(), Error> {
-    while let Some(message) = socket.recv()? {
-        socket.send(message)?;
-    }
-    Ok(())
-}
-
 /// A server whose endpoints echo, each in its style.
 fn serve(settings: Websocket) -> ServerHandle {
-    let (endpoint, events) = rwf::events(16);
-    thread::spawn(move || {
-        for event in &events {
-            if let Event::Message(client, message) = event {
-                let _ = client.send(message);
-            }
-        }
-    });
-    let routes = vec![
-        route!("/controller" => Echo),
-        route!("/function" => websocket(echo)),
-        route!("/events" => endpoint),
-    ];
-    start(Server::new(routes).websocket(settings))
+    start(Server::new(echo_in_every_style()).websocket(settings))
 }
 
 /// Runs `scenario` with each style, on a server of its own.

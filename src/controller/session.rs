@@ -65,6 +65,7 @@ pub(crate) fn run(
     let close = if connections > request.settings().max_connections_per_session {
         Close::new(CloseCode::TRY_AGAIN_LATER, "too many connections of this session")
     } else {
+        session.connection.set_task(Arc::clone(&session.outbox.label));
         session.name_thread();
         session.connection.enter_handler();
         serve(&session)
@@ -159,7 +160,6 @@ impl Session {
 
     /// The parts of path and session that tell threads apart, in the 15 bytes that systems show.
     fn name_thread(&self) {
-        self.connection.set_task(Arc::clone(&self.outbox.label));
         let path = Shown::value(self.request.path()).to_string();
         let (path, client) = (path.trim_start_matches('/'), Shown::value(&self.client).to_string());
         os::name_thread(&format!("{path:.6} {client:.8}"));

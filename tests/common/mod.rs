@@ -437,6 +437,34 @@ impl WebsocketController for Echo {
     }
 }
 
+/// Routes whose endpoints echo, each in its style of handler: one of these paths.
+pub const STYLES: [&str; 3] = ["/controller", "/function", "/events"];
+
+pub fn echo_in_every_style() -> Vec<Route> {
+    let (endpoint, events) = rwf::events(16);
+    thread::spawn(move || {
+        for event in &events {
+            if let Event::Message(client, message) = event {
+                // One that has left meanwhile gets no answer.
+                let _ = client.send(message);
+            }
+        }
+    });
+    vec![
+        route!("/controller" => Echo),
+        route!("/function" => websocket(echo)),
+        route!("/events" => endpoint),
+    ]
+}
+
+/// The echo as a function.
+pub fn echo(mut socket: Socket) -> Result<(), Error> {
+    while let Some(message) = socket.recv()? {
+        socket.send(message)?;
+    }
+    Ok(())
+}
+
 /// Keeps the requests of its connections, and lets clients be whom the path says.
 pub struct Keeping(pub Arc<Mutex<Vec<Request>>>);
 
