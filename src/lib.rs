@@ -57,21 +57,33 @@
 //! - [`events`](events()): an endpoint whose messages go to a channel, for a program that has a loop of its own.
 //! - [`Comms`](comms::Comms): reaches any session, from handlers, from other threads, from the rest of the program;
 //!   [`ServerComms`](comms::ServerComms) those of one server, and a [`Client`](comms::Client) that is kept one connection.
+//! - [`Comms::members`](comms::Comms::members): who is there, in a room say; [`Comms::presence`](comms::Comms::presence): who
+//!   comes and who goes.
 //! - [`Controller`](controller::Controller), [`Request`](http::Request), [`Response`](http::Response): plain HTTP on
 //!   the same port, by functions or controllers.
+//! - [`StaticFiles`](controller::StaticFiles): the files of a folder, or those that were compiled in.
 //! - [`Request::upgrade`](http::Request::upgrade): a look at a request before it becomes a WebSocket.
 //! - [`Request::get`](http::Request::get): a request without a server, to test what answers it as a function.
-//! - [`Server`](http::Server): the address, and every limit and timeout; [`run`](http::Server::run) it as a program, or
+//! - [`Server`](http::Server): where it listens, TCP and Unix sockets, and every limit and timeout; [`run`](http::Server::run) it as a program, or
 //!   [`spawn`](http::Server::spawn) it inside one.
 //! - [`Websocket`](controller::Websocket): the settings of one endpoint or of all.
+//! - [`Stats`](stats::Stats), [`Metrics`](stats::Metrics): what is going on, for people and for Prometheus;
+//!   [`connections`](http::ServerHandle::connections) lists who is connected.
 //! - [`SessionId`](session::SessionId): who a connection belongs to.
+//! - `http::Tls`, with the feature `tls`: `https` and `wss`, with certificates from files that are read again when told to.
 //! - `rwf::testing`, with the feature `testing`: a server and its clients, for the tests of a program.
+//! - `controller::Deflate`, with the feature `deflate`: how messages are compressed.
+//! - `rwf::cluster`, with the feature `redis`: several processes that share their sessions and topics, and the page of the
+//!   guide with what that promises and costs.
+//! - `Message::json` and `message.json()`, `Request::json` and `Response::json`, with the feature `json`.
 //! - [Security](guide::security): what is checked, and how to put a server on the internet.
+//! - [systemd](guide::systemd): a server as a service, and its sockets.
 //! - [How much memory](guide::memory): what a server takes at most, from its settings.
+//! - [The log](guide::logging): its lines, with target, level and meaning.
 //!
 //! # Life of a connection
 //!
-//! 1. The accept thread takes it and gives it a thread.
+//! 1. An accept thread, one for each place where the server listens, takes it and gives it a thread.
 //! 2. That thread reads a request, under one deadline, finds its route and calls the controller's `handle`. Most answer,
 //!    and the thread reads the next request.
 //! 3. `WebsocketController::handle` checks the handshake, takes the socket out of the request, registers the connection
@@ -91,8 +103,11 @@
 //! # Other crates in the interface
 //!
 //! [`websocket::Bytes`] is that of `bytes` 1, [`Uuid`] that of `uuid` 1, [`prelude::log`] is `log` 0.4, and
-//! [`prelude::async_trait`] is that of `async-trait` 0.1, [`channel`] is `crossbeam-channel` 0.5: all are re-exported, so that a program need not name them. A new
-//! major version of one of these is a new major version of rwf. No other crate's types can be seen.
+//! [`prelude::async_trait`] is that of `async-trait` 0.1, [`channel`] is `crossbeam-channel` 0.5: all are re-exported, so
+//! that a program need not name them. With the feature `json`, the traits of `serde` 1 are in it too, which a program
+//! derives with a `serde` of its own. With the feature `tls`, `Tls::config` takes a `ServerConfig` of `rustls` 0.23, and
+//! `Cluster::tls_config` a `ClientConfig`; it is re-exported as well. A new major version of one of these is a new major
+//! version of rwf. No other crate's types can be seen.
 //!
 //! # The house
 //!
@@ -101,21 +116,30 @@
 //! values out. `websocket/decoder.rs` says in its first lines why tungstenite's reader does not serve here.
 //!
 //! ```text
-//! testing/     os, response, cookies, slow, client, visitor, server
+//! testing/     os, tls, wire, response, cookies, slow, client, visitor, server
 //!              what the tests of programs are written with; feature `testing`
-//! server/      error, pool, router, serve, acceptor, handle, signals, builder
+//! server/      error, pool, router, serve, arrival, process, metrics, tls, acceptor, handle, signals, systemd, listen, builder
 //!              start and stop; the threads of connections; a connection's requests, in order
-//! controller/  error, executor, settings, rates, connection, request, request_builder, http,
-//!              session, socket, websocket, function, events
+//! controller/  error, executor, settings, rates, histogram, refusal, slowest, stats, prometheus, counters, connection,
+//!              overview, request, request_builder, http, folder, static_files, session, socket, websocket,
+//!              function, given, backlog, events
 //!              what a program writes, and what it is given; the session inside `handle`
-//! comms/       session, topics, registry, reach, client
+//! comms/       session, receivers, topics, changes, bell, watches, wire, notices, lookout, errands, survey, joined, envelope,
+//!              interest, entries, registry, outcome, crossing, reach, server, client, members, reports, watchman, presence,
+//!              asking, flush, carrier, ask, gaps, arrivals, cluster
 //!              who is connected, and reaching them
-//! websocket/   close, header, message, decoder, frame, batch, outbox_state, settings, handshake,
-//!              outbox, writer, sender, pace, reader
+//! websocket/   close, header, message, frame, deflate, extensions, inflater, deflater, compression, prepared,
+//!              decoder, batch, latest, pings, lag, questions, traffic,
+//!              outbox_state, settings, handshake, outbox, writer, room, marks, sender, pace, reader
 //!              RFC 6455; the only writer
-//! http/        headers, cookie, host, method, path, peer, origin, status, rejection, head, body, parser, response
+//! http/        headers, credentials, cookie, host, method, path, peer, origin, status, rejection, head, body, parser, json,
+//!              media_type, range, file, response, validators,
+//!              representation, proxy_header, client_certificate
 //!              bytes in, values out
-//! net/         os, stream, watchdog
+//! redis/       node, address, settings, frame, resp, slots, trust, fault, secure, socket, dialer, dialect, sequences, history,
+//!              parcel, pending, subscriptions, tally, desk, link, scout, shards, links
+//!              a connection to Redis that is kept, and what goes through it; feature `redis`
+//! net/         peer, socket, os, socket_file, listener, tls, stream, watchdog
 //!              sockets, and the clock that watches them; no protocol
 //! base/        contained, deadline, rate, buckets, rule, shown
 //!              what every floor needs
@@ -123,6 +147,8 @@
 
 mod base;
 mod net;
+#[cfg(feature = "redis")]
+mod redis;
 mod server;
 
 /// The checks of the fuzzers, which need what is inside.
@@ -136,6 +162,14 @@ pub mod fuzz;
 #[path = "../tests/bench/parts/internals.rs"]
 pub mod parts;
 
+/// Several processes that share their sessions and topics: [`Cluster`](cluster::Cluster). With the feature `redis`.
+#[cfg(feature = "redis")]
+pub mod cluster {
+    pub use crate::comms::cluster::{Cluster, ClusterStatus};
+    pub use crate::comms::gaps::Gap;
+    pub use crate::comms::outcome::Elsewhere;
+    pub use crate::redis::node::NodeId;
+}
 pub mod comms;
 pub mod controller;
 pub mod guide;
@@ -145,14 +179,35 @@ pub mod prelude;
 pub mod testing;
 pub mod websocket;
 
+/// What is going on: [`ServerHandle::stats`](http::ServerHandle::stats) for a server, [`stats()`] for all of the process.
+pub mod stats {
+    pub use crate::controller::histogram::Histogram;
+    pub use crate::controller::overview::{ConnectionInfo, RunningHandler};
+    pub use crate::controller::refusal::Refusal;
+    pub use crate::controller::slowest::{Call, SlowHandler};
+    pub use crate::controller::stats::{Count, RouteStats, Stats, Volume};
+    pub use crate::server::metrics::Metrics;
+}
+
 /// Who a connection belongs to: sessions, and the connections of one session.
 pub mod session {
+    #[cfg(feature = "redis")]
+    pub use crate::comms::session::ParseConnectionIdError;
     pub use crate::comms::session::{ConnectionId, ParseSessionIdError, SessionId};
+}
+
+/// What the macros write.
+#[doc(hidden)]
+pub mod written {
+    pub use crate::controller::given::{Given, Otherwise, Wrapped};
 }
 
 pub use crate::controller::events::events;
 pub use crate::controller::executor::block_on;
+pub use crate::server::process::stats;
 pub use crossbeam_channel as channel;
+#[cfg(feature = "tls")]
+pub use rustls;
 pub use rwf_macros as macros;
 pub use rwf_macros::{main, route};
 pub use uuid::Uuid;

@@ -218,8 +218,8 @@ fn the_documented_program_runs_as_written() {
         wait_until("the program ends", || program.has_ended().is_some());
         let status = program.has_ended().unwrap();
         assert_eq!(status.code(), Some(0), "SIG{signal}: {status}:\n{}", program.log());
-        program.expect_line(&[&format!("SIG{signal}: shutting down")]);
+        program.expect_line(&[&format!("shutting down signal=SIG{signal}")]);
         program.expect_line(&["websocket closed", "code=1001", "by=server"]);
-        program.expect_line(&["stopped listening on 127.0.0.1:8000: 3 closed, 0 cut"]);
+        program.expect_line(&["stopped listening address=127.0.0.1:8000 closed=3 cut=0"]);
     }
 }

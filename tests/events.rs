@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -124,6 +125,69 @@ fn a_full_channel_holds_back_its_own_clients_and_nobody_else() {
     assert_eq!(flooding.text_frame(), "you may go on");
 }
 
+#[test]
+fn a_client_whose_events_nobody_takes_is_held_back_by_tcp() {
+    /// More than the buffers of both ends ever take.
+    const FLOOD: usize = 256 << 20;
+    let (server, events) = serve_events(1);
+    let raw = open(&server);
+    let client = opened(&events);
+    let wire = common::client_frame(0x81, &[b'x'; 100]).repeat(1000);
+    raw.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut sent = 0;
+    while let Ok(count) = (&raw.stream).write(&wire[sent % wire.len()..]) {
+        sent += count;
+        assert!(sent < FLOOD, "the server has taken {sent} bytes of which the program took none");
+    }
+    assert!(client.is_connected());
+    // All that came whole is there, in order, and nothing else.
+    let mut others = open(&server);
+    others.send_text("the other");
+    let mut messages = 0;
+    let other = loop {
+        match next(&events) {
+            Event::Opened(client) => break client,
+            Event::Message(from, _) => messages += usize::from(from == client),
+            Event::Closed(client, closed) => panic!("{client:?} was closed: {closed:?}"),
+        }
+    };
+    assert!(messages > 1, "several short messages of a client wait");
+    assert_ne!(other, client);
+}
+
+#[test]
+fn clients_that_all_send_more_than_there_is_room_for_are_served_in_turn() {
+    const CLIENTS: usize = 50;
+    const MESSAGES: usize = 200;
+    let (server, events) = serve_events(1);
+    let clients: Vec<_> = (0..CLIENTS).map(|_| open(&server)).collect();
+    let sending = thread::spawn(move || {
+        let mut clients = clients;
+        for number in 0..MESSAGES {
+            clients.iter_mut().for_each(|client| client.send_text(&number.to_string()));
+        }
+        clients.iter_mut().for_each(|client| client.send_close(1000, ""));
+        clients
+    });
+    let mut counts: HashMap<Client, usize> = HashMap::new();
+    let mut closed = 0;
+    while closed < CLIENTS {
+        match next(&events) {
+            Event::Opened(client) => assert_eq!(counts.insert(client, 0), None, "opened twice"),
+            Event::Message(client, message) => {
+                let count = counts.get_mut(&client).expect("it was opened");
+                assert_eq!(message, count.to_string().as_str(), "in order");
+                *count += 1;
+            }
+            Event::Closed(client, _) => {
+                assert_eq!(counts[&client], MESSAGES, "all messages come before the end");
+                closed += 1;
+            }
+        }
+    }
+    drop(common::join("the clients", sending));
+}
+
 /// Which clients were opened, and whether they are closed.
 #[derive(Debug, Default)]
 struct Seen(HashMap<Client, bool>);
@@ -159,14 +223,14 @@ fn every_client_that_was_opened_is_closed_once_whatever_happens() {
         let clients: Vec<_> = (0..)
             .zip(raws)
             .map(|(number, mut raw)| {
+                raw.send_text("hello");
                 thread::spawn(move || {
-                    raw.send_text("hello");
+                    // The server may have shut down before this thread runs.
+                    let send = |bytes: &[u8]| drop((&raw.stream).write_all(bytes));
                     match number % 4 {
-                        0 => drop(raw),
-                        1 => raw.send_close(1000, ""),
-                        2 => {
-                            raw.send(&[0xff]);
-                        }
+                        0 => {}
+                        1 => send(&common::client_frame(0x88, &1000_u16.to_be_bytes())),
+                        2 => send(&[0xff]),
                         // Stays to the end.
                         _ => return Some(raw),
                     }
@@ -275,7 +339,8 @@ fn clients_that_come_and_go_do_not_outrun_the_ends_of_others() {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
                     let mut raw = Raw::connect(address);
-                    raw.send(common::upgrade_request("/", "").as_bytes());
+                    // One too many is refused, over TLS before it can send.
+                    let _ = raw.stream.write_all(common::upgrade_request("/", "").as_bytes());
                     let _ = raw.try_head();
                     thread::sleep(Duration::from_millis(1));
                 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use common::{DEADLINE, Raw, get, status, upgrade_request};
 use parking_lot::Mutex;
-use rwf::controller::{Events, Overflow, Rate, Websocket};
-use rwf::http::{self, Server};
+use rwf::controller::{Deflate, Events, Overflow, Rate, Websocket};
+use rwf::http::{self, Proxy, Server};
 use rwf::prelude::*;
 
 /// What a setting is set to, and how.
@@ -77,7 +77,10 @@ fn settings() -> Vec<(&'static str, Vec<Change>)> {
         ("max_queued_bytes", server!(max_queued_bytes: 0, 1, usize::MAX)),
         ("handler_warning", server!(handler_warning: Duration::ZERO, INSTANT, Duration::MAX)),
         ("allowed_hosts", server!(allow_host: "", "a", "https://a", "a:1", long())),
-        ("trusted_proxies", server!(trust_proxy: ip)),
+        ("trusted_proxies", server!(trust_proxy: ip, Proxy::Unix)),
+        ("proxy_protocol", server!(proxy_protocol: ip, [127, 0, 0, 1], Proxy::Unix)),
+        ("ipv6_only", server!(ipv6_only: false, true)),
+        ("unix_mode", server!(unix_mode: 0, 0o777, 0o1000, u32::MAX)),
         ("backlog", server!(backlog: 0, 1, u32::MAX)),
         ("stack_size", server!(stack_size: 0, 1, 128 << 10, 1 << 30, usize::MAX)),
         ("spare_threads", server!(spare_threads: 0, 1, usize::MAX)),
@@ -113,13 +116,28 @@ fn settings() -> Vec<(&'static str, Vec<Change>)> {
         ("outbox_bytes", endpoint!(outbox_bytes: 0, 1, usize::MAX)),
         ("outbox_messages", endpoint!(outbox_messages: 0, 1, usize::MAX)),
         ("max_topics", endpoint!(max_topics: 0, 1, usize::MAX)),
-        ("overflow", endpoint!(overflow: Overflow::Close, Overflow::Refuse)),
+        ("overflow", endpoint!(overflow: Overflow::Close, Overflow::Refuse, Overflow::DropOldest)),
+        ("max_lag", endpoint!(max_lag: None::<Duration>, Duration::ZERO, INSTANT, Duration::MAX)),
+        ("max_unsent_bytes", endpoint!(max_unsent_bytes: None::<usize>, 0, 1, usize::MAX)),
         ("ping_interval", endpoint!(ping_interval: Duration::ZERO, INSTANT, Duration::MAX)),
         ("ping_timeout", endpoint!(ping_timeout: Duration::ZERO, INSTANT, Duration::MAX)),
         ("write_timeout", endpoint!(write_timeout: Duration::ZERO, INSTANT, Duration::MAX)),
         ("close_timeout", endpoint!(close_timeout: Duration::ZERO, INSTANT, Duration::MAX)),
         ("origins", endpoint!(allow_origin: "", "null", "https://a", "https://a/", long())),
         ("subprotocols", endpoint!(subprotocols: [""], ["a"], ["a b"], [long()])),
+        (
+            "deflate",
+            endpoint!(
+                deflate: None::<Deflate>,
+                Deflate::new().level(0),
+                Deflate::new().level(1).threshold(0),
+                Deflate::new().level(9).threshold(usize::MAX),
+                Deflate::new().level(u8::MAX),
+                Deflate::new().window_bits(8),
+                Deflate::new().window_bits(9).threshold(0).context_takeover(true),
+                Deflate::new().window_bits(16)
+            ),
+        ),
     ]
 }
 

@@ -99,7 +99,7 @@ fn the_sample_of_the_rfc_is_answered_with_its_accept_key() {
         b"GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://server.example.com\r\n\
         Sec-WebSocket-Protocol: chat, superchat\r\nSec-WebSocket-Version: 13\r\n\
-        Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+        Sec-WebSocket-Extensions: x-unknown; a=1\r\n\r\n",
     );
     let head = client.head();
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");

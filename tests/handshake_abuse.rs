@@ -4,11 +4,13 @@
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Echo, Raw, get, raise_descriptor_limit, start, status, upgrade_request};
+use common::{
+    DEADLINE, Echo, Raw, Wire, get, raise_descriptor_limit, start, status, upgrade_request,
+};
 use rwf::http::{Server, ServerHandle};
 use rwf::prelude::*;
 
@@ -32,7 +34,7 @@ struct End {
 }
 
 /// Sends what `next` gives every now and then, reads whatever comes, until the server ends the stream.
-fn trickle(stream: &TcpStream, began: Instant, mut next: impl FnMut() -> Vec<u8>) -> End {
+fn trickle(stream: &Wire, began: Instant, mut next: impl FnMut() -> Vec<u8>) -> End {
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     let mut stream = stream;
@@ -91,7 +93,7 @@ fn assert_healthy(what: &str, rounds: &[Duration]) {
 /// Runs `count` abusive clients with a healthy one beside them.
 fn abuse<F>(what: &str, server: &ServerHandle, count: usize, client: F) -> Vec<End>
 where
-    F: Fn(TcpStream, Instant) -> End + Sync,
+    F: Fn(Wire, Instant) -> End + Sync,
 {
     let address = server.local_addr();
     thread::scope(|scope| {
@@ -180,7 +182,7 @@ fn silence_and_half_a_request_are_ended() {
 }
 
 /// Headers for ever, as fast as they are taken, until the server has ended the stream or cut it; what it answered.
-fn flood(mut stream: TcpStream, began: Instant, piece: &str, limit: usize) -> End {
+fn flood(mut stream: Wire, began: Instant, piece: &str, limit: usize) -> End {
     let reading = thread::spawn({
         let mut stream = stream.try_clone().unwrap();
         move || {

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{
-    DEADLINE, Guest, Raw, answer, get, header, new_secret, serve, start, status, wait_until,
+    DEADLINE, Guest, Raw, answer, get, header, new_secret, serve, start, status, upgrade_request,
+    wait_until,
 };
 use rwf::controller::Websocket;
 use rwf::http::{Cookie, Route, Server, ServerHandle, Status};
@@ -478,7 +479,6 @@ fn a_request_says_all_that_was_sent() {
 /// Requests whose end is not known: what, the bytes, the status.
 const REFUSED: &[(&str, &str, u16)] = &[
     ("no request", "hello\r\n\r\n", 400),
-    ("TLS", "\x16\x03\x01\x02\0\x01\0\x01", 400),
     ("lower-case version", "GET / http/1.1\r\nHost: localhost\r\n\r\n", 400),
     ("no version", "GET /\r\n\r\n", 400),
     ("no Host", "GET / HTTP/1.1\r\n\r\n", 400),
@@ -1589,4 +1589,123 @@ fn a_listener_on_a_mapped_loopback_address_refuses_other_peoples_names() {
     }
     let foreign = "GET /seen HTTP/1.1\r\nHost: evil.example\r\n\r\n";
     assert_eq!(status(&client.ask(foreign).0), 403);
+}
+
+// Credentials.
+
+#[test]
+fn credentials_are_those_of_the_one_authorization_header() {
+    let server = serve(vec![route!("/" => answer(|request| {
+        let said = format!("{:?} {:?}", request.bearer(), request.basic_auth());
+        Ok(Response::unauthorized().text(said).challenge("Basic", "a \"b\"").challenge("Bearer", "c"))
+    }))]);
+    let mut client = connect(&server);
+    for (headers, said) in [
+        ("", "None None"),
+        ("authorization: bearer abc\r\n", "Some(\"abc\") None"),
+        ("Authorization: Basic YW5uYTo6\r\n", "None Some((\"anna\", \":\"))"),
+        ("Authorization: Bearer abc\r\nAuthorization: Bearer abc\r\n", "None None"),
+        ("Authorization: Basic YW5uYTo6\r\nAuthorization: Bearer abc\r\n", "None None"),
+        ("Authorization: Bearer a b\r\n", "None None"),
+    ] {
+        let (head, body) =
+            client.ask(&format!("GET / HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"));
+        assert_eq!((status(&head), body.as_str()), (401, said), "{headers:?}");
+        let challenges: Vec<_> =
+            head.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: ")).collect();
+        let basic = r#"Basic realm="a \"b\"", charset="UTF-8""#;
+        assert_eq!(challenges, [basic, r#"Bearer realm="c""#]);
+    }
+}
+
+// Headers that a controller before another one adds.
+
+#[test]
+fn a_header_is_added_to_any_answer_but_none_of_the_server_s_own() {
+    let server = serve(vec![
+        route!("/" => answer(|request| {
+            request.append_response_header("X-A", "1");
+            request.append_response_header("x-a", "2");
+            request.append_response_header("Set-Cookie", "a=b");
+            for name in ["Content-Length", "Upgrade", "Sec-WebSocket-Protocol", "sec-websocket-extensions"] {
+                request.append_response_header(name, "not-ours");
+            }
+            match request.query("how") {
+                Some("fails") => Err("it failed".into()),
+                Some("cannot") => Ok(Response::new().header("X-Wrong", "a\nb")),
+                Some("opens") => request.upgrade(|_| Ok(())),
+                _ => Ok(Response::new().header("X-A", "0").cookie(Cookie::new("c", "d"))),
+            }
+        })),
+        route!("/wrong" => answer(|request| {
+            request.append_response_header("X-A", "1");
+            request.append_response_header("X-Wrong", "a\r\nSet-Cookie: b");
+            if request.query("how").is_some() { request.upgrade(|_| Ok(())) } else { Ok(Response::new()) }
+        })),
+    ]);
+    let all = |head: &str, name: &str| -> Vec<String> {
+        let lines = head.lines().filter_map(|line| line.split_once(": "));
+        let named = lines.filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.split(';').next().unwrap().to_owned()).collect()
+    };
+    for (path, code, values, cookies) in [
+        ("/", 200, &["0", "1", "2"][..], &["c=d", "a=b"][..]),
+        ("/?how=fails", 500, &["1", "2"], &["a=b"]),
+        ("/?how=cannot", 500, &["1", "2"], &["a=b"]),
+        ("/wrong", 500, &[], &[]),
+    ] {
+        let (head, _) = connect(&server).ask(&get(path));
+        assert_eq!(
+            (status(&head), all(&head, "X-A")),
+            (code, values.iter().map(|v| (*v).to_owned()).collect()),
+            "{path}"
+        );
+        assert_eq!(all(&head, "Set-Cookie"), cookies, "{path}");
+        assert!(!head.contains("not-ours"), "{head}");
+    }
+    let mut client = connect(&server);
+    client.send(upgrade_request("/?how=opens", "").as_bytes());
+    let head = client.head();
+    assert_eq!((status(&head), all(&head, "X-A")), (101, vec!["1".to_owned(), "2".to_owned()]));
+    assert_eq!(all(&head, "Upgrade"), ["websocket"]);
+    assert!(
+        all(&head, "Set-Cookie").contains(&"a=b".to_owned()) && !head.contains("not-ours"),
+        "{head}"
+    );
+    assert_eq!(client.close_frame().0, 1000);
+
+    let mut client = connect(&server);
+    client.send(upgrade_request("/wrong?how=opens", "").as_bytes());
+    assert_eq!(status(&client.head()), 500, "a header that would split the 101 opens nothing");
+}
+
+#[test]
+fn a_body_whose_destructor_panics_is_answered_and_its_connection_kept() {
+    struct Bomb(Vec<u8>);
+    impl AsRef<[u8]> for Bomb {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !thread::panicking() {
+                panic!("as the test wishes");
+            }
+        }
+    }
+    let bomb = |length| Bytes::from_owner(Bomb(vec![b'x'; length]));
+    let server = serve(vec![
+        route!("/short" => answer(move |_| Ok(Response::new().bytes(bomb(10))))),
+        route!("/long" => answer(move |_| Ok(Response::new().bytes(bomb(100_000))))),
+        route!("/invalid" => answer(move |_| Ok(Response::new().bytes(bomb(10)).header("A", "b\nc")))),
+        route!("/none" => answer(move |_| Ok(Response::no_content().bytes(bomb(10))))),
+    ]);
+    let mut client = Raw::connect(server.local_addr());
+    for (path, expected) in [("/short", 200), ("/long", 200), ("/invalid", 500), ("/none", 204)] {
+        let (head, _) = client.ask(&get(path));
+        assert_eq!(status(&head), expected, "{path}");
+    }
+    client.send(b"HEAD /long HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(status(&client.head()), 200, "the connection is not kept");
 }

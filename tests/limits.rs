@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Echo, Guest, Raw, header, start, upgrade_request, wait_until};
+use common::{Echo, Guest, Raw, header, join, start, upgrade_request, wait_until};
 use rwf::comms::SendError;
 use rwf::controller::{Overflow, Websocket};
 use rwf::http::{Server, ServerHandle};
@@ -74,6 +74,47 @@ fn a_session_has_no_more_websockets_than_it_may() {
         frame.payload == b"both"
     });
     while first.text_frame() != "both" {}
+}
+
+#[test]
+fn a_session_has_its_limit_at_each_server() {
+    let serve = || start(Server::new(vec![route!("/" => Echo)]).max_connections_per_session(1));
+    let (one, other) = (serve(), serve());
+    let session = Guest::new();
+    for server in [&one, &other] {
+        let mut only = tab(server, session);
+        only.send_text("hello");
+        assert_eq!(only.text_frame(), "hello");
+        assert_eq!(tab(server, session).close_frame().0, 1013);
+    }
+}
+
+#[test]
+fn a_connection_over_the_limit_of_its_session_is_not_there_for_others() {
+    let server = start(Server::new(vec![route!("/" => Echo)]).max_connections_per_session(1));
+    let all = server.comms().notify();
+    let watch = all.clone().presence().unwrap();
+    let session = Guest::new();
+    let _only = tab(&server, session);
+    wait_until("it is there", || all.members().client_count() == 1);
+    let sending = std::thread::spawn({
+        let all = all.clone();
+        move || (0..5000).map(|_| all.send("to members").unwrap_or(0)).max()
+    });
+    let mut refused = 0;
+    while !sending.is_finished() || refused < 20 {
+        let mut tab = tab(&server, session);
+        assert_eq!(tab.close_frame().0, 1013, "it gets nothing before its close");
+        tab.send_close(1013, "");
+        refused += 1;
+    }
+    assert_eq!(
+        join("the sender", sending),
+        Some(1),
+        "of {refused} refused connections some were sent to"
+    );
+    let told: Vec<_> = watch.try_iter().collect();
+    assert_eq!(told.len(), 1, "{refused} refused connections are seen to come and go: {told:?}");
 }
 
 #[test]

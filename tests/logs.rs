@@ -1,10 +1,13 @@
 //! What the log says, and what it does not.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
-use std::{fmt, io};
+use std::{fmt, fs, io};
 
 use common::{Guest, Raw, client_frame, header, start, status, upgrade_request, wait_until};
 use parking_lot::Mutex;
@@ -12,8 +15,8 @@ use rwf::controller::{Rate, Websocket};
 use rwf::http::Server;
 use rwf::prelude::*;
 
-/// Keeps all lines of this process.
-struct Lines(Mutex<Vec<String>>);
+/// Keeps all lines of this process, and apart their targets with their first words.
+struct Lines(Mutex<Vec<String>>, Mutex<Vec<String>>);
 
 impl log::Log for Lines {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
@@ -21,19 +24,28 @@ impl log::Log for Lines {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        self.0.lock().push(format!("{} {}", record.level(), record.args()));
+        let text = record.args().to_string();
+        let start = text.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        self.1.lock().push(format!("{} {start}", record.target()));
+        self.0.lock().push(format!("{} {text}", record.level()));
     }
 
     fn flush(&self) {}
 }
 
-/// The lines so far that contain `part`.
-fn lines(part: &str) -> Vec<String> {
+/// The logger of this process.
+fn logger() -> &'static Lines {
     static LINES: OnceLock<Lines> = OnceLock::new();
-    let lines = LINES.get_or_init(|| Lines(Mutex::default()));
+    let lines = LINES.get_or_init(|| Lines(Mutex::default(), Mutex::default()));
     if log::set_logger(lines).is_ok() {
         log::set_max_level(log::LevelFilter::Debug);
     }
+    lines
+}
+
+/// The lines so far that contain `part`.
+fn lines(part: &str) -> Vec<String> {
+    let lines = logger();
     lines.0.lock().iter().filter(|line| line.contains(part)).cloned().collect()
 }
 
@@ -223,7 +235,7 @@ fn a_handler_that_runs_long_is_warned_of_once() {
     lines("");
     let server = start(
         Server::new(vec![route!("/four/:what" => Doing)])
-            .handler_warning(Duration::from_millis(60)),
+            .handler_warning(Duration::from_millis(300)),
     );
     let session = Guest::new();
     let cookie = session.cookie();
@@ -231,9 +243,9 @@ fn a_handler_that_runs_long_is_warned_of_once() {
     for _ in 0..20 {
         client.send_text("5");
     }
-    client.send_text("400");
+    client.send_text("1000");
     let warning = line(&format!(" session={session} path=/four/x peer="));
-    let expected = "WARN a handler has run for 60ms and still does: connection=";
+    let expected = "WARN a handler has run for 300ms and still does: connection=";
     assert!(warning.starts_with(expected), "{warning}");
     client.send_close(1000, "");
     client.close_frame();
@@ -443,6 +455,48 @@ fn a_controllers_error_is_one_line_whatever_its_text_and_its_causes() {
     assert!(said.ends_with(&format!(" failed: {text}")), "{said:?}");
 }
 
+/// What is wrong with it, and where, has the client's words in it.
+fn evil_json() -> String {
+    let evil = "\u{9b}2J\u{85}\u{202e}\u{2028}\\u001b[31m\\r\\nERROR forged";
+    format!("{{\"{evil}\": {{\"{evil}\": [\"{evil}{}\"]}}}}", "x".repeat(12_000))
+}
+
+type Nested = HashMap<String, HashMap<String, Vec<u32>>>;
+
+#[test]
+fn what_is_wrong_with_a_client_s_json_is_one_line_and_no_error() {
+    lines("");
+    let body =
+        |request: &Request| request.json::<Nested>().map(|_| Response::new()).map_err(Error::new);
+    let messages = |mut socket: Socket| {
+        socket.recv()?.map(|message| message.json::<Nested>()).transpose()?;
+        Ok(())
+    };
+    let routes = vec![route!("/ten/body" => body), route!("/ten/messages" => websocket(messages))];
+    let server = start(Server::new(routes));
+    let expect_harmless = |said: &str, shown: &str| {
+        assert!(said.starts_with("INFO ") && said.contains("invalid type: string"), "{said:?}");
+        assert!(!is_hostile(said) && said.chars().count() < 1500, "{said:?}");
+        assert!(!is_hostile(shown) && shown.chars().count() < 1000, "{shown:?}");
+        assert!(shown.starts_with("no valid JSON at line 1, column "), "{shown:?}");
+    };
+
+    let json = evil_json();
+    let length = json.len();
+    let (head, answer) = Raw::connect(server.local_addr()).ask(&format!(
+        "POST /ten/body HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{json}"
+    ));
+    assert_eq!((status(&head), header(&head, "x-content-type-options")), (400, Some("nosniff")));
+    expect_harmless(&line("POST /ten/body"), &answer);
+
+    let mut client = Raw::open(server.local_addr(), "/ten/messages");
+    client.send_text(&json);
+    let (code, reason) = client.close_frame();
+    assert_eq!(code, 1007);
+    expect_harmless(&line("path=/ten/messages failed: "), &reason);
+}
+
 #[test]
 fn a_close_reason_is_escaped_in_the_log() {
     lines("");
@@ -468,9 +522,128 @@ fn threads_are_named_by_route_and_session() {
     client.send_frame(0x89, b"");
     client.frame();
     let name = format!("five/x {:.8}", session.to_string());
-    let names: Vec<_> = std::fs::read_dir("/proc/self/task")
+    let names: Vec<_> = fs::read_dir("/proc/self/task")
         .unwrap()
-        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok())
         .collect();
     assert!(names.iter().any(|comm| comm.trim() == name), "no {name:?} among {names:?}");
+}
+
+#[test]
+fn each_line_has_a_target_that_stays() {
+    lines("");
+    let server = start(Server::new(vec![route!("/thirteen/:what" => Doing)]).max_connections(1));
+    let mut client = Raw::open(server.local_addr(), "/thirteen/x");
+    Raw::connect(server.local_addr()).response();
+    client.send_close(1000, "");
+    client.close_frame();
+    drop(client);
+    wait_until("there is room", || server.stats().connections.now == 0);
+    Raw::connect(server.local_addr()).ask(&common::get("/thirteen/answer"));
+    server.shutdown().unwrap();
+    let targets = logger().1.lock().clone();
+    for expected in [
+        "rwf::server listening on",
+        "rwf::server stopped listening",
+        "rwf::connection refused 503",
+        "rwf::http GET /thirteen/answer",
+        "rwf::websocket websocket connected",
+        "rwf::websocket websocket closed",
+    ] {
+        assert!(targets.iter().any(|target| target == expected), "{expected}: {targets:#?}");
+    }
+    let known = ["rwf::server ", "rwf::connection ", "rwf::http ", "rwf::websocket "];
+    let unknown = targets.iter().find(|target| !known.iter().any(|one| target.starts_with(one)));
+    assert_eq!(unknown, None, "handlers log nothing here");
+}
+
+#[test]
+fn a_server_without_a_listener_says_so() {
+    let server = Server::new(vec![]).no_listener().spawn().unwrap();
+    assert_eq!(line("what is handed over"), "INFO serving what is handed over address=none");
+    server.shutdown().unwrap();
+    assert_eq!(
+        line("stopped listening address=none"),
+        "INFO stopped listening address=none closed=0 cut=0 running=0"
+    );
+}
+
+#[test]
+#[cfg(unix)]
+fn a_start_that_waits_for_a_locked_folder_says_so() {
+    use rustix::fs::{FlockOperation, flock};
+    lines("");
+    let folder = common::Folder::new();
+    let locked = fs::File::open(&folder.0).unwrap();
+    flock(&locked, FlockOperation::LockExclusive).unwrap();
+    let server = Server::new(vec![]).bind_unix(folder.0.join("chat.sock")).spawn().unwrap();
+    let folder = format!("folder={}: ", folder.0.display());
+    let line = line(&folder);
+    assert!(line.starts_with("WARN another program keeps a folder locked"), "{line}");
+    assert!(line.ends_with("waited 2s, and go on without"), "{line}");
+    drop(server);
+}
+
+/// The files of the source, as text without comments.
+fn sources(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let is_code = |line: &&str| !line.trim_start().starts_with("//");
+    let text = |path| fs::read_to_string(path).unwrap();
+    let code = |path| text(path).lines().filter(is_code).collect::<Vec<_>>().join("\n");
+    let files = files.into_iter().filter(|path| path.extension().is_some_and(|end| end == "rs"));
+    files.map(code).chain(folders.iter().flat_map(|folder| sources(folder))).collect()
+}
+
+#[test]
+fn each_line_of_the_source_is_in_the_guide() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let guide = fs::read_to_string(source.join("guide/logging.md")).unwrap();
+    let mut count = 0;
+    for code in sources(&source) {
+        for call in ["error", "warn", "info", "debug", "trace", "log"] {
+            for rest in code.split(&format!("log::{call}!(")).skip(1) {
+                count += 1;
+                let rest = rest.trim_start();
+                let target = rest.strip_prefix("target: \"").and_then(|rest| rest.split_once('"'));
+                let (target, rest) = target.unwrap_or_else(|| panic!("no target: {rest:.80}"));
+                let text = rest.split('"').nth(1).unwrap_or_default();
+                // Up to the first value; what has its key before it counts without.
+                let words = text.split(['{', ':']).next().unwrap_or_default();
+                let words = words.rsplit_once(' ').map_or("", |(words, _)| words);
+                let is_listed = guide.lines().any(|line| {
+                    let listed = keys(line);
+                    line.starts_with(&format!("| `{target}` |"))
+                        && line.contains(words)
+                        && keys(text).iter().all(|key| listed.contains(key))
+                });
+                assert!(is_listed, "{target}: {words:?} or a key of {text:?} is not in the guide");
+            }
+        }
+    }
+    assert!(count > 15, "only {count} lines were found in the source");
+}
+
+/// The keys in a text: the words before equals signs.
+fn keys(text: &str) -> BTreeSet<&str> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let (before, _) = text.rsplit_once('=').unwrap_or_default();
+    let keys = before.split('=').map(|part| part.rsplit(|c| !is_part(c)).next().unwrap_or(part));
+    keys.filter(|key| !key.is_empty()).collect()
+}
+
+#[test]
+fn the_guide_says_what_each_key_is() {
+    let guide = include_str!("../src/guide/logging.md");
+    let of_lines: BTreeSet<_> =
+        guide.lines().filter(|line| line.starts_with("| `rwf::")).flat_map(keys).collect();
+    let (_, values) = guide.split_once("| key | value |").unwrap();
+    let names = values.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
+    let named: BTreeSet<_> =
+        names.flat_map(|(names, _)| names.split('`').filter(|name| is_key(name))).collect();
+    assert_eq!(of_lines, named, "left: the keys of the lines; right: those that are explained");
+}
+
+fn is_key(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
 }

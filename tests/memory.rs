@@ -11,7 +11,9 @@ use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Raw, client_frame, get, status, wait_until};
+use common::tls::{IDENTITY, TlsWire};
+use common::{Folder, Raw, client_frame, get, status, upgrade_request, wait_until};
+use flate2::{Compress, Compression, FlushCompress};
 use process::{Cost, ServerProcess};
 use rustix::net::sockopt::set_socket_linger;
 
@@ -63,6 +65,48 @@ fn an_idle_connection_costs_a_few_pages() {
     assert_eq!(after.threads - before.threads, COUNT, "an idle connection is one thread");
     assert_eq!(after.descriptors - before.descriptors, COUNT, "and one descriptor");
     drop(clients);
+}
+
+/// The same over TLS.
+fn open_secure(server: SocketAddr, count: usize) -> Vec<Raw> {
+    let mut clients: Vec<_> =
+        (0..count).map(|_| Raw::from(TlsWire::connect(server).unwrap())).collect();
+    for client in &mut clients {
+        let (head, _) = client.ask(&upgrade_request("/echo", ""));
+        assert_eq!(status(&head), 101, "{head}");
+        client.send_text("hello");
+        assert_eq!(client.text_frame(), "hello");
+    }
+    clients
+}
+
+#[test]
+fn an_idle_connection_over_tls_costs_little_more() {
+    const COUNT: usize = 500;
+    /// The keys and buffers of rustls, and the stack that a handshake uses; in an unoptimized build too.
+    const BOUND: usize = 30 * KIB;
+    if !process::has_room_for(COUNT) {
+        return;
+    }
+    let folder = Folder::new();
+    let certificate = folder.write("cert.pem", &IDENTITY.certificate_pem);
+    let key = folder.write("key.pem", &IDENTITY.key_pem);
+    let tls = format!("tls={},{}", certificate.display(), key.display());
+    let each = [vec![], vec![tls.as_str()]].map(|settings| {
+        let server = ServerProcess::start(&settings);
+        let open = if settings.is_empty() { open } else { open_secure };
+        drop(open(server.address, 10));
+        wait_until("the first connections are gone", || server.threads() <= 3);
+        let before = server.cost();
+        let clients = open(server.address, COUNT);
+        let after = server.cost();
+        assert_eq!(after.threads - before.threads, COUNT, "an idle connection is one thread");
+        drop(clients);
+        (after.memory - before.memory) / COUNT
+    });
+    let [plain, secure] = each;
+    println!("idle: {:.1} KiB each, over TLS {:.1}", kib_each(plain, 1), kib_each(secure, 1));
+    assert!(secure < plain + BOUND, "an idle connection takes {plain} bytes, over TLS {secure}");
 }
 
 #[test]
@@ -205,6 +249,100 @@ fn what_is_pushed_to_clients_that_never_read_stays_within_the_outbox_bound() {
     }
 }
 
+/// Some text of that length, compressed as a message of its own.
+fn deflated(data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(data.len() / 2 + 4096);
+    let mut compress = Compress::new(Compression::best(), false);
+    compress.compress_vec(data, &mut out, FlushCompress::Sync).unwrap();
+    assert!(out.ends_with(b"\0\0\xff\xff"), "there was too little room");
+    out.truncate(out.len() - 4);
+    out
+}
+
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+
+#[test]
+fn a_connection_that_compresses_keeps_what_the_guide_says() {
+    const COUNT: usize = 300;
+    /// As for any idle connection.
+    const IDLE: usize = 64 * KIB;
+    if !process::has_room_for(COUNT) {
+        return;
+    }
+    let text: String = (0..600).map(|number| format!("line {} of it\n", number * number)).collect();
+    let wire = deflated(text.as_bytes());
+    for (setting, bound) in
+        [("context_takeover=0", IDLE), ("context_takeover=1", IDLE + 200 * KIB + 5 * 32 * KIB)]
+    {
+        let server = ServerProcess::start(&[setting]);
+        let open = |count: usize| {
+            let clients = (0..count).map(|_| Raw::open_with(server.address, "/echo", OFFER));
+            let mut clients: Vec<_> = clients.collect();
+            for client in &mut clients {
+                client.send_frame(0xc1, &wire);
+            }
+            for client in &mut clients {
+                let frame = client.frame();
+                assert!(frame.first == 0xc1 && frame.payload.len() < text.len() / 2);
+            }
+            clients
+        };
+        // The first connections pay for what all share.
+        drop(open(10));
+        wait_until("the first connections are gone", || server.threads() <= 3);
+        let before = server.memory();
+        let clients = open(COUNT);
+        let took = server.memory().saturating_sub(before);
+        println!("{setting}: {:.1} KiB each", kib_each(took, COUNT));
+        assert!(took < COUNT * bound, "{setting}: {took} bytes for {COUNT} connections");
+        drop(clients);
+    }
+}
+
+#[test]
+fn a_gigabyte_of_zeros_in_a_megabyte_takes_no_more_than_a_message_may_have() {
+    const COUNT: usize = 10;
+    let bomb = deflated_zeros(1 << 30);
+    assert!(bomb.len() < MIB, "{} bytes", bomb.len());
+    let mut server = ServerProcess::start(&[]);
+    drop(open(server.address, 10));
+    wait_until("the first connections are gone", || server.threads() <= 3);
+    let before = server.memory();
+    let began = Instant::now();
+    let ((), highest) = server.watched(|server| {
+        let clients: Vec<_> = (0..COUNT)
+            .map(|_| {
+                let (address, bomb) = (server.address, bomb.clone());
+                thread::spawn(move || {
+                    let mut client = Raw::open_with(address, "/echo", OFFER);
+                    // It is closed before all is sent.
+                    let _ = client.stream.write_all(&client_frame(0xc2, &bomb));
+                    assert_eq!(client.close_frame().0, 1009);
+                })
+            })
+            .collect();
+        clients.into_iter().for_each(|client| client.join().unwrap());
+    });
+    let took = highest.saturating_sub(before);
+    println!("bombs: {:.1} KiB each, in {:?}", kib_each(took, COUNT), began.elapsed());
+    // The message, and what it was before it grew; the reader; the inflater.
+    let bound = COUNT * (3 * MIB + 128 * KIB) + SLACK;
+    assert!(took < bound, "{took} bytes for {COUNT} clients, of at most {bound}");
+}
+
+/// So many zeros, compressed in pieces.
+fn deflated_zeros(count: usize) -> Vec<u8> {
+    let (piece, mut out) = (vec![0; MIB], Vec::with_capacity(2 * MIB));
+    let mut compress = Compress::new(Compression::best(), false);
+    for _ in 0..count / piece.len() {
+        compress.compress_vec(&piece, &mut out, FlushCompress::None).unwrap();
+    }
+    compress.compress_vec(&[], &mut out, FlushCompress::Sync).unwrap();
+    assert_eq!(compress.total_in(), count as u64);
+    out.truncate(out.len() - 4);
+    out
+}
+
 #[test]
 fn a_body_that_many_wait_for_is_in_memory_once() {
     const COUNT: usize = 30;
@@ -270,7 +408,7 @@ fn open_and_close(server: &ServerProcess, count: usize, idle: Cost) -> Cost {
                 client.expect_end();
             }
             1 => client.stream.shutdown(Shutdown::Write).unwrap(),
-            2 => set_socket_linger(&client.stream, Some(Duration::ZERO)).unwrap(),
+            2 => set_socket_linger(client.stream.tcp(), Some(Duration::ZERO)).unwrap(),
             _ => client.send(&client_frame(0x82, &[7; 20 * KIB])[..5 * KIB]),
         }
     }

@@ -15,8 +15,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::{
-    DEADLINE, Echo, Frame, Guest, Random, Raw, client_frame, serve, start, upgrade_request,
-    wait_until,
+    DEADLINE, Echo, Frame, Guest, Random, Raw, Wire, client_frame, serve, spawn, start,
+    start_apart, upgrade_request, wait_until,
 };
 use parking_lot::Mutex;
 use rwf::comms::SendError;
@@ -131,27 +131,15 @@ fn is_silence(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// An address that other processes do not use: a port that becomes free while a client is on its way to it may be taken
-/// by somebody else's server at once, as many as these tests start.
-fn own_loopback() -> Ipv4Addr {
-    let [_, high, middle, low] = std::process::id().to_be_bytes();
-    if cfg!(target_os = "linux") {
-        Ipv4Addr::new(127, 64 | high, middle, low.max(2))
-    } else {
-        Ipv4Addr::LOCALHOST
-    }
-}
-
 /// Connects, opens a WebSocket, and talks until the end, whatever that is.
 fn live(server: SocketAddr) -> Fate {
-    let stream = match TcpStream::connect_timeout(&server, DEADLINE) {
-        Ok(stream) => stream,
+    let mut client = match Raw::try_connect(server) {
+        Ok(client) => client,
         Err(error) => {
             assert!(!is_silence(&error), "a connect was not answered for {DEADLINE:?}");
             return Fate::Refused;
         }
     };
-    let mut client = Raw::from(stream);
     // A message right behind the request: whoever reads the one reads the other.
     let bytes = [upgrade_request("/", "").as_bytes(), &client_frame(0x81, b"hello")].concat();
     if (&client.stream).write_all(&bytes).is_err() {
@@ -195,8 +183,7 @@ fn a_client_that_connects_while_the_server_stops_gets_an_answer_or_an_end() {
     let mut rounds = 0;
     while rounds < ROUNDS && began.elapsed() < BUDGET {
         rounds += 1;
-        let server =
-            Server::new(vec![route!("/" => Echo)]).bind((own_loopback(), 0)).spawn().unwrap();
+        let server = start_apart(Server::new(vec![route!("/" => Echo)]));
         let address = server.local_addr();
         let (report, fates_of_round) = thread::scope(|scope| {
             let clients: Vec<_> =
@@ -227,7 +214,7 @@ fn servers_that_share_a_listener_all_stop() {
         let address = listener.local_addr().unwrap();
         let share = || {
             let server = Server::new(vec![route!("/" => Echo)]);
-            server.listener(listener.try_clone().unwrap()).spawn().unwrap()
+            spawn(server.listener(listener.try_clone().unwrap()))
         };
         let servers: Vec<_> = (0..SERVERS).map(|_| share()).collect();
         drop(listener);
@@ -510,7 +497,7 @@ struct Client {
     session: usize,
     id: ConnectionId,
     /// `None` when it was cut.
-    stream: Arc<Mutex<Option<TcpStream>>>,
+    stream: Arc<Mutex<Option<Wire>>>,
     mode: Arc<AtomicU8>,
     has_closed: Arc<AtomicBool>,
     reading: JoinHandle<Transcript>,
@@ -581,14 +568,14 @@ impl Client {
 }
 
 /// Whether there was a connection to write to.
-fn write(stream: &Option<TcpStream>, bytes: &[u8]) -> bool {
+fn write(stream: &Option<Wire>, bytes: &[u8]) -> bool {
     stream.as_ref().is_some_and(|mut stream| stream.write_all(bytes).is_ok())
 }
 
 /// A client's reading: until the end, or until it is told to go.
 fn read(
     mut raw: Raw,
-    stream: &Mutex<Option<TcpStream>>,
+    stream: &Mutex<Option<Wire>>,
     mode: &AtomicU8,
     has_closed: &AtomicBool,
 ) -> Transcript {
@@ -909,9 +896,13 @@ impl Drop for Log {
 }
 
 /// Makes the end of this connection a reset, as that of a peer that vanished.
-fn reset_when_dropped(stream: &TcpStream) {
-    #[cfg(unix)]
-    rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
-    #[cfg(not(unix))]
-    stream.shutdown(Shutdown::Both).unwrap_or_default();
+fn reset_when_dropped(stream: &Wire) {
+    match stream {
+        #[cfg(unix)]
+        Wire::Tcp(_) | Wire::Tls(_) => {
+            let linger = Some(Duration::ZERO);
+            rustix::net::sockopt::set_socket_linger(stream.tcp(), linger).unwrap();
+        }
+        _ => stream.shutdown(Shutdown::Both).unwrap_or_default(),
+    }
 }

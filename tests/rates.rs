@@ -16,7 +16,7 @@ use common::{
 };
 use parking_lot::Mutex;
 use rwf::controller::{Rate, Websocket};
-use rwf::http::{Server, ServerHandle};
+use rwf::http::{self, Server, ServerHandle};
 use rwf::prelude::*;
 use rwf::websocket::{Cause, Closed};
 
@@ -464,7 +464,8 @@ fn a_handshake_too_many_does_not_reach_its_controller() {
 fn behind_a_trusted_proxy_the_addresses_of_its_clients_count() {
     let proxy: std::net::IpAddr = [127, 0, 0, 1].into();
     let limited = |server: Server| server.handshake_rate_per_peer(only(2));
-    let server = echoing(|server| limited(server).trust_proxy(proxy), Websocket::new());
+    let trusting = |server: Server| server.trust_proxy(proxy).trust_proxy(http::Proxy::Unix);
+    let server = echoing(|server| trusting(limited(server)), Websocket::new());
     let come = |client: &str| {
         status(&shake_hands(&server, &format!("X-Forwarded-For: 6.6.6.6, {client}\r\n")))
     };
@@ -492,4 +493,196 @@ fn a_rate_that_allows_nothing_is_an_error_at_start() {
         let error = server.bind("127.0.0.1:0").spawn().unwrap_err().to_string();
         assert!(error.contains("`byte_rate` has to be a rate"), "{error}");
     }
+}
+
+#[test]
+fn bytes_that_come_with_the_handshake_count_like_others() {
+    let settings = closing().byte_rate_per_session(only(1000)).byte_rate(only(1000));
+    let (server, lengths, _closed) = noting(settings);
+    let guest = Guest::new();
+    for _ in 0..20 {
+        let mut client = Raw::connect(server.local_addr());
+        let mut bytes = upgrade_request("/", &guest.cookie()).into_bytes();
+        bytes.extend(client_frame(0x82, &[7; 500]).repeat(3));
+        client.send(&bytes);
+        assert_eq!(status(&client.head()), 101);
+        assert_eq!(client.close_frame().0, 1008);
+    }
+    assert_eq!(lengths.lock().len(), 0, "these came for nothing");
+    // As many as are allowed are handled.
+    let guest = Guest::new();
+    let mut client = Raw::connect(server.local_addr());
+    let mut bytes = upgrade_request("/", &guest.cookie()).into_bytes();
+    bytes.extend(client_frame(0x82, &[7; 900]));
+    client.send(&bytes);
+    assert_eq!(status(&client.head()), 101);
+    wait_until("it has come", || lengths.lock().len() == 1);
+    client.send_text(&"one too many".repeat(20));
+    assert_eq!(client.close_frame().0, 1008);
+}
+
+/// A server that sends values and pings along, whose endpoint takes messages and notes how many.
+fn pinging(settings: Websocket) -> (ServerHandle, Raw, Comms, Arc<Mutex<Vec<usize>>>) {
+    let settings = settings.max_lag(Duration::from_millis(50)).ping_timeout(HOUR);
+    let (server, lengths, _closed) = noting(settings);
+    let guest = Guest::new();
+    let client = tab(&server, "/", guest);
+    let comms = Comms::websocket(guest);
+    wait_until("it is there", || comms.is_connected());
+    (server, client, comms, lengths)
+}
+
+/// Sends a value, and returns the payload of the ping that goes along.
+fn ping_behind_value(client: &mut Raw, comms: &Comms) -> Vec<u8> {
+    comms.send_latest("value", "newer").unwrap();
+    loop {
+        let frame = client.frame();
+        match frame.first {
+            0x89 => return frame.payload,
+            0x81 => comms.send_latest("value", "newer").map(drop).unwrap(),
+            _ => panic!("{frame:?}"),
+        }
+    }
+}
+
+#[test]
+fn pongs_that_were_asked_for_do_not_count() {
+    let settings = closing().byte_rate(only(60)).byte_rate_per_session(only(60));
+    let (_server, mut client, comms, lengths) = pinging(settings);
+    let answer = |client: &mut Raw| {
+        let ping = ping_behind_value(client, &comms);
+        // In parts too.
+        let pong = client_frame(0x8a, &ping);
+        let (first, second) = pong.split_at(pong.len() / 2);
+        client.send(first);
+        thread::sleep(Duration::from_millis(1));
+        client.send(second);
+    };
+    for _ in 0..50 {
+        answer(&mut client);
+    }
+    // All that it may send, and pongs still.
+    for number in 1..=4 {
+        client.send_frame(0x82, &[7; 9]);
+        wait_until("it has come", || lengths.lock().len() == number);
+        answer(&mut client);
+    }
+    for _ in 0..20 {
+        answer(&mut client);
+    }
+    client.send_frame(0x82, &[7; 9]);
+    assert_eq!(close_behind_pings(&mut client), 1008, "what is no pong counts");
+}
+
+/// The code of the close that comes next but for values and pings.
+fn close_behind_pings(client: &mut Raw) -> u16 {
+    loop {
+        let frame = client.frame();
+        if frame.first == 0x88 {
+            return u16::from_be_bytes([frame.payload[0], frame.payload[1]]);
+        }
+    }
+}
+
+#[test]
+fn pongs_that_nobody_asked_for_count() {
+    let (_server, mut client, comms, _lengths) = pinging(closing().byte_rate(only(200)));
+    let ping = ping_behind_value(&mut client, &comms);
+    // The first answers; each of the others is 22 bytes.
+    for _ in 0..20 {
+        client.send_frame(0x8a, &ping);
+    }
+    assert_eq!(close_behind_pings(&mut client), 1008, "the same answer again and again");
+    let (_server, mut client, comms, _lengths) = pinging(closing().byte_rate(only(200)));
+    let mut ping = ping_behind_value(&mut client, &comms);
+    for _ in 0..20 {
+        let last = ping.len() - 1;
+        ping[last] = ping[last].wrapping_add(1);
+        client.send_frame(0x8a, &ping);
+    }
+    assert_eq!(close_behind_pings(&mut client), 1008, "answers to pings that were never sent");
+    let (_server, mut client, _comms, _lengths) = pinging(closing().byte_rate(only(200)));
+    client.send(&client_frame(0x8a, b"").repeat(40));
+    assert_eq!(close_behind_pings(&mut client), 1008, "pongs without a payload");
+}
+
+/// The number of the question that comes next.
+#[track_caller]
+fn question(client: &mut Raw) -> String {
+    let text = client.text_frame();
+    text.lines().next().unwrap().strip_prefix("rwf-question ").unwrap().to_owned()
+}
+
+#[test]
+fn answers_do_not_count_and_messages_beside_them_do() {
+    let (server, lengths, _closed) = noting(closing().message_rate(only(3)));
+    let guest = Guest::new();
+    let mut client = tab(&server, "/", guest);
+    let comms = Comms::websocket(guest);
+    wait_until("it is there", || comms.is_connected());
+    let asked = 10;
+    let asking = thread::spawn({
+        let comms = comms.clone();
+        move || (0..asked).map(|_| comms.request("?", DEADLINE)).collect::<Vec<_>>()
+    });
+    for number in 0..asked {
+        let question = question(&mut client);
+        if number < 3 {
+            client.send_text("a message of its own");
+        }
+        client.send_text(&format!("rwf-answer {question}\nyes"));
+    }
+    let answers = common::join("who asks", asking);
+    assert!(answers.iter().all(|answer| answer == &Ok("yes".into())), "{answers:?}");
+    assert_eq!(lengths.lock().len(), 3);
+    // Whether it is asked or not.
+    let asking = thread::spawn(move || comms.request("?", DEADLINE));
+    question(&mut client);
+    client.send_text("one too many");
+    expect_violation(&mut client, "too many messages: a connection may send 1 per 3600s");
+    assert!(common::join("who asks", asking).is_err());
+    assert_eq!(lengths.lock().len(), 3);
+}
+
+#[test]
+fn answers_that_come_too_late_do_not_count_and_those_that_nobody_asked_for_do() {
+    let (server, lengths, _closed) = noting(closing().message_rate(only(2)));
+    let guest = Guest::new();
+    let mut client = tab(&server, "/", guest);
+    let comms = Comms::websocket(guest);
+    wait_until("it is there", || comms.is_connected());
+    let mut last = String::new();
+    for _ in 0..10 {
+        assert!(comms.request("?", Duration::from_millis(1)).is_err());
+        last = question(&mut client);
+        client.send_text(&format!("rwf-answer {last}\ntoo late"));
+    }
+    client.send_text("one");
+    wait_until("it has come", || lengths.lock().len() == 1);
+    for _ in 0..2 {
+        client.send_text(&format!("rwf-answer {last}\nagain"));
+    }
+    expect_violation(&mut client, "too many messages: a connection may send 1 per 3600s");
+}
+
+#[test]
+fn a_client_that_is_asked_and_does_not_answer_is_held_to_its_rate() {
+    let (rate, burst, count) = (200, 10, 60);
+    let settings = Websocket::new().message_rate(Rate::per_second(rate).burst(burst));
+    let (server, lengths, _closed) = noting(settings);
+    let guest = Guest::new();
+    let mut client = tab(&server, "/", guest);
+    let comms = Comms::websocket(guest);
+    wait_until("it is there", || comms.is_connected());
+    assert!(comms.request("?", Duration::from_millis(1)).is_err());
+    question(&mut client);
+    let began = Instant::now();
+    client.send(&client_frame(0x81, b"again").repeat(count));
+    wait_until("all have come", || {
+        let come = lengths.lock().len();
+        let allowed = burst as f64 + rate as f64 * began.elapsed().as_secs_f64();
+        // One more, of which it is known late that it is no answer.
+        assert!(come as f64 <= allowed + 2.0, "{come} came, {allowed:.0} may");
+        come == count
+    });
 }

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    DEADLINE, Echo, Guest, Raw, answer, get, join, serve, start, status, upgrade_request,
+    DEADLINE, Echo, Guest, Raw, answer, get, join, serve, spawn, start, status, upgrade_request,
     wait_until,
 };
 use parking_lot::Mutex;
@@ -56,7 +56,7 @@ fn the_address_is_free_at_once() {
     client.expect_end();
     drop(client);
     server.shutdown().unwrap();
-    let again = Server::new(vec![route!("/" => Echo)]).bind(address).spawn().unwrap();
+    let again = spawn(Server::new(vec![route!("/" => Echo)]).bind(address));
     Raw::open(again.local_addr(), "/");
 }
 
@@ -392,7 +392,7 @@ fn two_servers_live_in_one_process() {
 fn a_given_listener_is_served() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server::new(vec![route!("/" => Echo)]).listener(listener).spawn().unwrap();
+    let server = spawn(Server::new(vec![route!("/" => Echo)]).listener(listener));
     assert_eq!(server.local_addr(), address);
     let mut client = Raw::open(address, "/");
     client.send_text("hello");
@@ -446,8 +446,8 @@ fn a_listener_that_others_share_goes_on_for_them() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let shared = listener.try_clone().unwrap();
     let address = listener.local_addr().unwrap();
-    Server::new(vec![route!("/" => Echo)]).listener(listener).spawn().unwrap().shutdown().unwrap();
-    let again = Server::new(vec![route!("/" => Echo)]).listener(shared).spawn().unwrap();
+    spawn(Server::new(vec![route!("/" => Echo)]).listener(listener)).shutdown().unwrap();
+    let again = spawn(Server::new(vec![route!("/" => Echo)]).listener(shared));
     let mut client = Raw::open(address, "/");
     client.send_text("hello");
     assert_eq!(client.text_frame(), "hello");
@@ -464,7 +464,7 @@ fn the_flags_of_a_given_listener_are_left_alone() {
         listener.set_nonblocking(nonblocking).unwrap();
         let shared = listener.try_clone().unwrap();
         let is_nonblocking = || fcntl_getfl(&shared).unwrap().contains(OFlags::NONBLOCK);
-        let server = Server::new(vec![route!("/" => Echo)]).listener(listener).spawn().unwrap();
+        let server = spawn(Server::new(vec![route!("/" => Echo)]).listener(listener));
         for _ in 0..3 {
             Raw::open(server.local_addr(), "/");
         }
@@ -481,9 +481,8 @@ fn servers_that_share_a_blocking_listener_shut_down_promptly() {
     for round in 0..50 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let servers = [listener.try_clone().unwrap(), listener].map(|listener| {
-            Server::new(vec![route!("/" => Echo)]).listener(listener).spawn().unwrap()
-        });
+        let servers = [listener.try_clone().unwrap(), listener]
+            .map(|listener| spawn(Server::new(vec![route!("/" => Echo)]).listener(listener)));
         // Each is told of each connection, and may be left waiting for one that the other took.
         for _ in 0..round % 5 {
             kept(address);
@@ -506,7 +505,7 @@ fn a_shutdown_is_prompt_beside_a_program_that_takes_connections_too() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let shared = listener.try_clone().unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::new(vec![route!("/" => Echo)]).listener(listener).spawn().unwrap();
+        let server = spawn(Server::new(vec![route!("/" => Echo)]).listener(listener));
         let (stop, stopped) = channel::<()>();
         let taking = thread::spawn(move || {
             while stopped.try_recv().is_err() {

@@ -7,10 +7,12 @@ mod common;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use common::{DEADLINE, Raw, wait_until};
+use common::tls::{HOST, IDENTITY, Identity, TlsWire};
+use common::{DEADLINE, Folder, Raw, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The program; dropping it ends it.
@@ -214,11 +216,44 @@ fn a_signal_that_was_ignored_stays_ignored() {
         program.send(Signal::INT);
         program.send(Signal::TERM);
         expect_shutdown(client);
-        program.expect_log("SIGTERM: shutting down");
+        program.expect_log("shutting down signal=SIGTERM");
         assert_eq!(program.line(), "ended");
         program.send(Signal::INT);
         program.ask("echo", "echo");
     }
     program.send(Signal::TERM);
     program.expect_end_by(Signal::TERM);
+}
+
+#[test]
+fn sighup_has_certificates_read_again_and_ends_the_process_when_no_server_has_any() {
+    let folder = Folder::new();
+    let certificate = folder.write("cert.pem", &IDENTITY.certificate_pem);
+    let key = folder.write("key.pem", &IDENTITY.key_pem);
+    let mut program = Program::start();
+    let command = format!("tls {} {}", certificate.display(), key.display());
+    writeln!(program.child.stdin.as_mut().unwrap(), "{command}").unwrap();
+    let line = program.line();
+    let address = line.strip_prefix("address=").unwrap_or_else(|| panic!("{line:?}"));
+    let address = address.parse().unwrap();
+    program.expect_log("shut it down from now on");
+    let is_believed = |identity: &Identity| {
+        let wire = TlsWire::connect_with(address, Arc::new(identity.client()), HOST).unwrap();
+        wire.shake_hands().is_ok()
+    };
+    assert!(is_believed(&IDENTITY));
+    let renewed = Identity::new(&[HOST]);
+    folder.write("key.pem", &renewed.key_pem);
+    program.send(Signal::HUP);
+    program.expect_log("certificates stay as they were");
+    assert!(is_believed(&IDENTITY), "the old certificate is not kept");
+    folder.write("cert.pem", &renewed.certificate_pem);
+    program.send(Signal::HUP);
+    program.expect_log("certificates were read again");
+    assert!(is_believed(&renewed) && !is_believed(&IDENTITY));
+
+    program.send(Signal::TERM);
+    assert_eq!(program.line(), "ended");
+    program.send(Signal::HUP);
+    program.expect_end_by(Signal::HUP);
 }

@@ -1,5 +1,5 @@
 //! The test kit: that it does what its methods say, that its failures tell the story, and that its misbehaving clients
-//! misbehave.
+//! misbehave. The same holds over TLS: `tests/over_tls_testing.rs`.
 
 mod common;
 
@@ -11,12 +11,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Echo, wait_until};
+use common::tls::{HOST, IDENTITY, Identity};
+use common::wire::is_over_tls;
+use common::{DEADLINE, Echo, Folder, wait_until};
 use parking_lot::Mutex;
 use rwf::controller::Websocket;
-use rwf::http::{Cookie, Method, Server};
+use rwf::http::{Cookie, Method, Route, Server};
 use rwf::prelude::*;
-use rwf::testing::{TestClient, TestServer, serve, start};
+use rwf::testing::{self, TestClient, TestServer, Visitor};
 
 /// A chat with rooms, whose members have names. It does what some messages ask for.
 fn rooms(request: &Request) -> Result<Response, Error> {
@@ -43,6 +45,17 @@ fn rooms(request: &Request) -> Result<Response, Error> {
         }
         Ok(())
     })
+}
+
+fn serve(routes: Vec<Route>) -> TestServer {
+    if is_over_tls() {
+        return start(Server::new(routes).shutdown_timeout(Duration::from_secs(1)));
+    }
+    testing::serve(routes)
+}
+
+fn start(server: Server) -> TestServer {
+    testing::start(if is_over_tls() { server.tls(IDENTITY.tls()) } else { server })
 }
 
 fn chat() -> TestServer {
@@ -621,4 +634,56 @@ fn a_client_can_stay_after_the_close() {
     let report = server.shutdown().unwrap();
     assert_eq!((report.closed, report.cut), (0, 1), "its TCP connection was still open");
     staying.expect_end();
+}
+
+/// Tells what the server knows of a request's way.
+fn way(request: &Request) -> Result<Response, Error> {
+    let shown = request.client_certificate().is_some();
+    Ok(Response::new().text(format!("secure={} shown={shown}", request.is_secure())))
+}
+
+fn with_tls(tls: rwf::http::Tls) -> TestServer {
+    let routes = vec![route!("/" => way), route!("/echo" => Echo)];
+    testing::start(Server::new(routes).allow_host("chat.example").tls(tls))
+}
+
+#[test]
+fn clients_speak_tls_with_a_server_that_does() {
+    let server = with_tls(IDENTITY.tls());
+    assert_eq!(server.get("/").text(), "secure=true shown=false");
+    let mut client = server.connect("/echo");
+    let long = "long ".repeat(100_000);
+    client.send(long.as_str());
+    assert!(client.recv_text() == long, "a long message over TLS comes back another");
+    client.ping();
+    client.expect_nothing();
+    client.close(1000, "bye");
+}
+
+#[test]
+fn a_visitor_with_a_configuration_is_as_strict_as_that_and_asks_for_its_host() {
+    let chat = Identity::new(&["chat.example"]);
+    let folder = Folder::new();
+    let files =
+        (folder.write("chat.pem", &chat.certificate_pem), folder.write("key.pem", &chat.key_pem));
+    let server = with_tls(IDENTITY.tls().name("chat.example", files.0, files.1).unwrap());
+    let somebody = |config: rustls::ClientConfig, host| -> Visitor {
+        server.visitor().tls(config).header("Host", host)
+    };
+    assert_eq!(somebody(chat.client(), "chat.example:8443").get("/").status(), 200);
+    somebody(IDENTITY.client(), HOST).connect("/echo").close(1000, "");
+    for (config, host) in [(chat.client(), HOST), (IDENTITY.client(), "chat.example")] {
+        let text = failure(|| somebody(config, host).get("/"));
+        assert!(text.contains("no response") && text.contains("certificate"), "{host}: {text}");
+    }
+    let text = failure(|| somebody(IDENTITY.client(), "no host").get("/"));
+    assert!(text.contains("no host can be \"no host\""), "{text}");
+}
+
+#[test]
+fn a_configuration_for_a_server_without_tls_is_refused() {
+    let server = testing::serve(vec![route!("/" => way)]);
+    let text = failure(|| server.visitor().tls(IDENTITY.client()));
+    assert!(text.contains("speaks no TLS") && text.contains("Server::tls"), "{text}");
+    assert_eq!(server.get("/").text(), "secure=false shown=false");
 }

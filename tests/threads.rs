@@ -35,6 +35,13 @@ fn an_idle_connection_is_one_thread_and_a_shutdown_leaves_none() {
     }
     assert_eq!(threads(), idle_server + 10, "a healthy connection needs no writer thread");
 
+    let presence = Comms::notify().presence().unwrap();
+    assert!(presence.recv_timeout(common::DEADLINE).is_ok_and(|change| change.has_joined()));
+    assert_eq!(threads(), idle_server + 11, "a watch has a thread");
+    let full = Comms::presence_in("").unwrap();
+    drop((presence, full));
+    wait_until("the watches' threads are gone", || threads() == idle_server + 10);
+
     clients.truncate(1);
     wait_until("the others are gone", || threads() == idle_server + 1);
     let mut client = clients.remove(0);

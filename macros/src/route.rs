@@ -54,7 +54,12 @@ impl Route {
             Controller::Type(name) => {
                 quote_spanned!(name.span()=> <#name as ::core::default::Default>::default())
             }
-            Controller::Expression(expression) => quote!(#expression),
+            // With the span of the expression the compiler shows that where it has no controller.
+            Controller::Expression(expression) => quote_spanned!(expression.span()=> {
+                #[allow(unused_imports)]
+                use ::rwf::written::Otherwise as _;
+                ::rwf::written::Given::new(#expression).controller()
+            }),
         };
         quote!(::rwf::http::Route::new(#path, #controller))
     }

@@ -1,7 +1,7 @@
 //! What a setting may be. Settings are checked before a server or an endpoint starts: one that cannot work is an error
 //! that names it and its bounds.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::time::Duration;
 
 use crate::base::rate::Rate;
@@ -21,6 +21,12 @@ pub(crate) fn time(name: &'static str, time: Duration) -> Checked {
     rule(name, time, !time.is_zero(), "has to be more than zero")
 }
 
+/// A duration from `least` on. [`Duration::MAX`] stands for never.
+#[cfg(feature = "redis")]
+pub(crate) fn at_least_time(name: &'static str, time: Duration, least: Duration) -> Checked {
+    rule(name, time, time >= least, format_args!("has to be at least {least:?}"))
+}
+
 /// Any rate that allows something, or none for unlimited.
 pub(crate) fn rate(name: &'static str, rate: Option<Rate>) -> Checked {
     let what = "has to be a rate whose count, period and burst are all more than zero";
@@ -29,13 +35,19 @@ pub(crate) fn rate(name: &'static str, rate: Option<Rate>) -> Checked {
 
 /// A count or a size from `least` on. `usize::MAX` is unlimited.
 pub(crate) fn at_least(name: &'static str, value: usize, least: usize) -> Checked {
-    rule(name, value, value >= least, &format!("has to be at least {least}"))
+    rule(name, value, value >= least, format_args!("has to be at least {least}"))
 }
 
 /// A count or a size within bounds.
 pub(crate) fn between(name: &'static str, value: usize, least: usize, most: usize) -> Checked {
     let is_fit = (least..=most).contains(&value);
-    rule(name, value, is_fit, &format!("has to be at least {least} and at most {most}"))
+    rule(name, value, is_fit, format_args!("has to be at least {least} and at most {most}"))
+}
+
+/// Who may read, write and execute a file, and nothing else.
+pub(crate) fn mode(name: &'static str, mode: u32) -> Checked {
+    let is_fit = mode <= 0o777;
+    rule(name, format_args!("{mode:#o}"), is_fit, "has to be the mode of a file, at most 0o777")
 }
 
 /// `is_fit` has to hold for each of `values`; `what` says in words what that asks of them.
@@ -48,6 +60,6 @@ pub(crate) fn all(
     values.iter().try_for_each(|value| rule(name, value, is_fit(value), what))
 }
 
-fn rule(name: &'static str, value: impl Debug, is_fit: bool, what: &str) -> Checked {
+fn rule(name: &'static str, value: impl Debug, is_fit: bool, what: impl Display) -> Checked {
     if is_fit { Ok(()) } else { Err(Unfit { name, reason: format!("{what}, and is {value:?}") }) }
 }

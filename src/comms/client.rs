@@ -5,14 +5,18 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use smallvec::smallvec;
+
 use crate::base::deadline;
-use crate::comms::reach::SendError;
+use crate::comms::entries::Outboxes;
+use crate::comms::outcome::SendError;
 use crate::comms::session::{ConnectionId, SessionId};
 use crate::websocket::close::{Cause, Close, CloseCode, InvalidClose};
-use crate::websocket::frame::Frame;
-use crate::websocket::message::Message;
+use crate::websocket::message::Outgoing;
 use crate::websocket::outbox::Outbox;
-use crate::websocket::sender::Patience;
+use crate::websocket::prepared::PreparedMessage;
+use crate::websocket::room::Patience;
+use crate::websocket::sender::Place;
 
 /// One connection, to keep: small, cheap to clone, and usable from any thread, also in maps as a key. To keep it keeps
 /// nothing of the connection alive.
@@ -44,6 +48,16 @@ impl Client {
         Self { connection, session, outbox: Arc::downgrade(outbox) }
     }
 
+    /// What it is sent through, unless it is gone.
+    pub(super) fn outbox(&self) -> Option<Arc<Outbox>> {
+        self.outbox.upgrade()
+    }
+
+    /// The same, as those who are asked something.
+    pub(super) fn members(&self) -> Outboxes {
+        self.outbox().map_or(smallvec![], |outbox| smallvec![(self.connection, outbox)])
+    }
+
     /// This connection, which is one tab.
     #[must_use]
     pub fn connection_id(&self) -> ConnectionId {
@@ -62,7 +76,7 @@ impl Client {
     ///
     /// The client has left or is being closed, or its outbox is full: then it is closed as too slow, unless the
     /// [settings](crate::controller::Overflow) have the message refused.
-    pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+    pub fn send(&self, message: impl Into<Outgoing>) -> Result<(), SendError> {
         self.send_with(message.into(), Patience::Settings)
     }
 
@@ -71,7 +85,7 @@ impl Client {
     /// # Errors
     ///
     /// The client has left or is being closed, or its outbox is full; it is not closed for that.
-    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+    pub fn try_send(&self, message: impl Into<Outgoing>) -> Result<(), SendError> {
         self.send_with(message.into(), Patience::Until(None))
     }
 
@@ -82,15 +96,35 @@ impl Client {
     /// The client has left or is being closed, or its outbox stays full; it is not closed for that.
     pub fn send_timeout(
         &self,
-        message: impl Into<Message>,
+        message: impl Into<Outgoing>,
         timeout: Duration,
     ) -> Result<(), SendError> {
         self.send_with(message.into(), Patience::Until(Some(deadline::after(timeout))))
     }
 
-    fn send_with(&self, message: Message, patience: Patience) -> Result<(), SendError> {
+    fn send_with(&self, message: Outgoing, patience: Patience) -> Result<(), SendError> {
         let outbox = self.outbox.upgrade().ok_or(SendError::Closing)?;
-        outbox.send_with(&Frame::message(message), patience).map_err(SendError::from)
+        let message = PreparedMessage::new(message);
+        outbox.send_in(Place::Last, &message, patience).map(drop).map_err(SendError::from)
+    }
+
+    /// Sends the newest value of a key, as [`Comms::send_latest`](crate::comms::Comms::send_latest) does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn send_latest(&self, key: &str, message: impl Into<Outgoing>) -> Result<(), SendError> {
+        let outbox = self.outbox.upgrade().ok_or(SendError::Closing)?;
+        let message = PreparedMessage::new(message);
+        let sent = outbox.send_in(Place::Key(key), &message, Patience::Settings);
+        sent.map(drop).map_err(SendError::from)
+    }
+
+    /// How many messages to it were dropped for newer ones, where
+    /// [`Overflow::DropOldest`](crate::controller::Overflow) says so; 0 when it is gone.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.outbox.upgrade().map_or(0, |outbox| outbox.dropped())
     }
 
     /// Closes it: what is queued goes out first, then the close frame. Whether this call began to close it.

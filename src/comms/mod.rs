@@ -1,11 +1,59 @@
 //! Who is connected, and how to reach them.
 
+#[cfg(feature = "redis")]
+pub(crate) mod arrivals;
+pub(crate) mod ask;
+#[cfg(feature = "redis")]
+pub(crate) mod asking;
+#[cfg(feature = "redis")]
+pub(crate) mod bell;
+#[cfg(feature = "redis")]
+pub(crate) mod carrier;
+pub(crate) mod changes;
 pub(crate) mod client;
+#[cfg(feature = "redis")]
+pub(crate) mod cluster;
+pub(crate) mod crossing;
+pub(crate) mod entries;
+#[cfg(feature = "redis")]
+pub(crate) mod envelope;
+#[cfg(feature = "redis")]
+pub(crate) mod errands;
+pub(crate) mod flush;
+#[cfg(feature = "redis")]
+pub(crate) mod gaps;
+pub(crate) mod interest;
+#[cfg(feature = "redis")]
+pub(crate) mod joined;
+#[cfg(feature = "redis")]
+pub(crate) mod lookout;
+pub(crate) mod members;
+#[cfg(feature = "redis")]
+pub(crate) mod notices;
+pub(crate) mod outcome;
+pub(crate) mod presence;
 pub(crate) mod reach;
+pub(crate) mod receivers;
 pub(crate) mod registry;
+#[cfg(feature = "redis")]
+pub(crate) mod reports;
+pub(crate) mod server;
 pub(crate) mod session;
+#[cfg(feature = "redis")]
+pub(crate) mod survey;
 pub(crate) mod topics;
+pub(crate) mod watches;
+#[cfg(feature = "redis")]
+pub(crate) mod watchman;
+#[cfg(feature = "redis")]
+pub(crate) mod wire;
 
+pub use self::ask::RequestError;
 pub use self::client::Client;
-pub use self::reach::{Comms, NotInHandler, Outcome, Recipient, SendError, ServerComms};
+pub use self::flush::FlushError;
+pub use self::members::Members;
+pub use self::outcome::{NotInHandler, Outcome, SendError};
+pub use self::presence::{Change, Presence};
+pub use self::reach::{Comms, Recipient};
+pub use self::server::ServerComms;
 pub use self::topics::SubscribeError;

@@ -1,20 +1,24 @@
 //! Reaches any session from anywhere: chooses connections, and sends to them, closes them or subscribes them.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::base::deadline;
-use crate::comms::registry::{self, Peer, Receivers, Registry, Target};
+use crate::comms::crossing;
+use crate::comms::entries::Outboxes;
+use crate::comms::outcome::{NotInHandler, Outcome, SendError};
+use crate::comms::receivers::{Peer, Receivers, Target};
+use crate::comms::registry::{self, Registry};
 use crate::comms::session::{ConnectionId, ServerId, SessionId};
 use crate::comms::topics::SubscribeError;
 use crate::websocket::close::{Cause, Close, CloseCode, InvalidClose};
-use crate::websocket::frame::Frame;
-use crate::websocket::message::Message;
+use crate::websocket::message::Outgoing;
 use crate::websocket::outbox::Outbox;
-use crate::websocket::sender::{NotTaken, Patience};
+use crate::websocket::prepared::PreparedMessage;
+use crate::websocket::room::{NotTaken, Patience};
+use crate::websocket::sender::Place;
 
 /// The connections that are meant: those of one session, one alone, a topic's subscribers, or all. It can be made
 /// anywhere in the program, on any thread.
@@ -45,7 +49,7 @@ use crate::websocket::sender::{NotTaken, Patience};
 /// What one thread sends to one connection arrives in that order. Sends of different threads have no order among them.
 #[derive(Debug, Clone)]
 pub struct Comms {
-    receivers: Receivers,
+    pub(super) receivers: Receivers,
 }
 
 impl Comms {
@@ -116,8 +120,21 @@ impl Comms {
         self
     }
 
-    fn to(target: Target) -> Self {
+    pub(super) fn to(target: Target) -> Self {
         Self { receivers: target.into() }
+    }
+
+    /// The same receivers, of this process alone, where it is in a cluster. With the feature `redis`.
+    #[cfg(feature = "redis")]
+    #[must_use]
+    pub fn on_this_node(mut self) -> Self {
+        self.receivers.is_local = true;
+        self
+    }
+
+    pub(crate) fn of_server(mut self, server: ServerId) -> Self {
+        self.receivers.server = Some(server);
+        self
     }
 
     /// Sends a message, and returns to how many connections it is on its way. When nobody is connected these are none,
@@ -135,8 +152,37 @@ impl Comms {
     /// it ends that method, and leaves its connection open. In a function of a [`Socket`](crate::controller::Socket) it ends
     /// the function, and with it the connection, which is right where the receivers are this client: where they are others,
     /// log the error, or pass over it with `let _ =`.
-    pub fn send(&self, message: impl Into<Message>) -> Result<usize, SendError> {
+    pub fn send(&self, message: impl Into<Outgoing>) -> Result<usize, SendError> {
         self.send_with(message.into(), Patience::Settings)
+    }
+
+    /// Sends the newest value of a `key`: for a client that cannot keep up it replaces the value that still waits under that
+    /// key, so that what the client gets is new, and what waits does not grow. For prices, positions, progress: where nobody
+    /// wants to know what was.
+    ///
+    /// It takes the old value's place; else it is sent like any other message, in order with those. Keys are each
+    /// connection's own. What the system and the network hold already is not replaced:
+    /// [`Websocket::max_lag`](crate::controller::Websocket::max_lag) and
+    /// [`Websocket::max_unsent_bytes`](crate::controller::Websocket::max_unsent_bytes) keep that small.
+    ///
+    /// ```
+    /// use rwf::prelude::*;
+    ///
+    /// fn show_price(symbol: &str, price: f64) {
+    ///     // Ten times, and a slow client gets the last one alone.
+    ///     for step in 0..10 {
+    ///         let price = price + f64::from(step);
+    ///         let _ = Comms::topic("prices").send_latest(symbol, format!("{symbol} {price}"));
+    ///     }
+    /// }
+    /// # show_price("ACME", 7.5);
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn send_latest(&self, key: &str, message: impl Into<Outgoing>) -> Result<usize, SendError> {
+        self.send_in(Place::Key(key), message.into(), Patience::Settings)
     }
 
     /// Sends a message like [`send`](Self::send), and never waits, not even in a handler that sends to its own
@@ -163,7 +209,7 @@ impl Comms {
     /// # Errors
     ///
     /// There are receivers, and none could take it.
-    pub fn try_send(&self, message: impl Into<Message>) -> Result<usize, SendError> {
+    pub fn try_send(&self, message: impl Into<Outgoing>) -> Result<usize, SendError> {
         self.send_with(message.into(), Patience::Until(None))
     }
 
@@ -190,18 +236,31 @@ impl Comms {
     /// There are receivers, and none could take it.
     pub fn send_timeout(
         &self,
-        message: impl Into<Message>,
+        message: impl Into<Outgoing>,
         timeout: Duration,
     ) -> Result<usize, SendError> {
         self.send_with(message.into(), Patience::Until(Some(deadline::after(timeout))))
     }
 
-    fn send_with(&self, message: Message, patience: Patience) -> Result<usize, SendError> {
-        let frame = Frame::message(message);
-        if let Some(own) = registry::own_outbox(&self.receivers) {
-            return own.send_with(&frame, patience).map(|()| 1).map_err(SendError::from);
+    fn send_with(&self, message: Outgoing, patience: Patience) -> Result<usize, SendError> {
+        self.send_in(Place::Last, message, patience)
+    }
+
+    fn send_in(
+        &self,
+        place: Place<'_>,
+        message: Outgoing,
+        patience: Patience,
+    ) -> Result<usize, SendError> {
+        let message = PreparedMessage::new(message);
+        if let Some(own) = registry::own_if_all(&self.receivers) {
+            return own
+                .outbox
+                .send_in(place, &message, patience)
+                .map(|_| 1)
+                .map_err(SendError::from);
         }
-        match self.deliver(&frame, patience) {
+        match self.deliver(place, &message, patience) {
             Outcome { queued: 0, refused, .. } if !refused.is_empty() => Err(SendError::Full),
             Outcome { queued: 0, closing, .. } if closing > 0 => Err(SendError::Closing),
             Outcome { queued, .. } => Ok(queued),
@@ -220,30 +279,16 @@ impl Comms {
     /// }
     /// assert_eq!((outcome.queued, outcome.closing), (0, 0));
     /// ```
-    pub fn send_to_each(&self, message: impl Into<Message>) -> Outcome {
-        self.deliver(&Frame::message(message.into()), Patience::Settings)
+    pub fn send_to_each(&self, message: impl Into<Outgoing>) -> Outcome {
+        self.deliver(Place::Last, &PreparedMessage::new(message), Patience::Settings)
     }
 
     #[inline(never)]
-    fn deliver(&self, frame: &Frame, patience: Patience) -> Outcome {
+    fn deliver(&self, place: Place<'_>, message: &PreparedMessage, patience: Patience) -> Outcome {
         let members = Registry::global().find(&self.receivers);
-        let mut outcome = Outcome::default();
-        // Those whom this thread may wait for come last, so that the others do not wait with them.
-        let mut late = SmallVec::<[_; 1]>::new();
-        for member @ (connection, outbox) in &members {
-            match patience {
-                Patience::Settings if outbox.is_read_by_this_thread() => late.push(member),
-                Patience::Settings => outcome.note(*connection, outbox.send(frame)),
-                Patience::Until(_) => match outbox.send_with(frame, Patience::Until(None)) {
-                    Err(NotTaken::Full) => late.push(member),
-                    result => outcome.note(*connection, result),
-                },
-            }
-        }
-        for (connection, outbox) in late {
-            outcome.note(*connection, outbox.send_with(frame, patience));
-        }
-        outcome
+        deliver(&members, place, message, patience, |outcome| {
+            crossing::send(&self.receivers, &members, place, message, patience, outcome);
+        })
     }
 
     /// Subscribes the connections that are meant, of those that there are now, to a [topic](Self::topic): from here on
@@ -269,18 +314,25 @@ impl Comms {
     /// }
     /// ```
     ///
+    /// While many are subscribed at once, as by `Comms::notify().subscribe(..)`, all sends wait for that: about a microsecond
+    /// for each.
+    ///
     /// # Errors
     ///
     /// The name is longer than 255 bytes, or a connection has
     /// [`max_topics`](crate::controller::Websocket::max_topics) already; the others are subscribed nevertheless.
     pub fn subscribe(&self, topic: &str) -> Result<usize, SubscribeError> {
-        Registry::global().subscribe(&self.receivers, topic)
+        let result = Registry::global().subscribe(&self.receivers, topic);
+        crossing::subscribe(&self.receivers, topic);
+        result
     }
 
     /// Ends the subscriptions of the connections that are meant to a topic. Returns how many had one.
     #[expect(clippy::must_use_candidate, reason = "how many it were is mostly of no interest")]
     pub fn unsubscribe(&self, topic: &str) -> usize {
-        Registry::global().unsubscribe(&self.receivers, topic)
+        let count = Registry::global().unsubscribe(&self.receivers, topic);
+        crossing::unsubscribe(&self.receivers, topic);
+        count
     }
 
     /// Closes the connections that are meant: what is queued goes out first, then the close frame. Returns how many
@@ -292,85 +344,62 @@ impl Comms {
     pub fn close(&self, code: impl Into<CloseCode>, reason: &str) -> Result<usize, InvalidClose> {
         let close = Close::checked(code.into(), reason)?;
         let members = Registry::global().find(&self.receivers);
-        let seals = |outbox: &Arc<Outbox>| outbox.seal(close.clone(), Cause::Program);
-        Ok(members.iter().filter(|(_, outbox)| seals(outbox)).count())
+        let count = seal(&members, &close);
+        crossing::close(&self.receivers, &members, close);
+        Ok(count)
     }
 
-    /// Whether any of the connections that are meant is open, and not being closed.
+    /// Whether any of the connections that are meant is open, and not being closed. In a [cluster](crate::guide::cluster#what-is-asked)
+    /// other nodes are asked where none is here.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         let members = Registry::global().find(&self.receivers);
         members.iter().any(|(_, outbox)| !outbox.is_sealed())
+            || crossing::is_connected(&self.receivers)
     }
 }
 
-/// The clients of one server: what [`Comms`] reaches of the whole process, made with
-/// [`ServerHandle::comms`](crate::http::ServerHandle::comms), [`Request::comms`](crate::http::Request::comms) or
-/// [`Socket::comms`](crate::controller::Socket::comms).
-///
-/// ```
-/// use rwf::http::{self, Server};
-/// use rwf::prelude::*;
-///
-/// # fn main() -> Result<(), http::Error> {
-/// # fn chat(_: Socket) -> Result<(), Error> { Ok(()) }
-/// let public = Server::new(vec![route!("/chat" => websocket(chat))]).bind("127.0.0.1:0").spawn()?;
-/// let staff = Server::new(vec![route!("/chat" => websocket(chat))]).bind("127.0.0.1:0").spawn()?;
-/// // The staff does not get it.
-/// let _ = public.comms().notify().send("we close at six");
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct ServerComms {
-    server: ServerId,
+/// Sends a message to connections, each as patient as it says. `meanwhile` is called when those have it who do not make others
+/// wait.
+pub(super) fn deliver(
+    members: &Outboxes,
+    place: Place<'_>,
+    message: &PreparedMessage,
+    patience: Patience,
+    meanwhile: impl FnOnce(&mut Outcome),
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    // Those whom this thread may wait for come last, so that the others do not wait with them.
+    let mut late = SmallVec::<[_; 1]>::new();
+    for member @ (connection, outbox) in members {
+        match patience {
+            Patience::Settings if outbox.is_read_by_this_thread() => late.push(member),
+            Patience::Settings => {
+                outcome.note(*connection, outbox.send_in(place, message, patience));
+            }
+            Patience::Until(_) => match outbox.send_in(place, message, Patience::Until(None)) {
+                Err(NotTaken::Full) => late.push(member),
+                result => outcome.note(*connection, result),
+            },
+        }
+    }
+    meanwhile(&mut outcome);
+    for (connection, outbox) in late {
+        outcome.note(*connection, outbox.send_in(place, message, patience));
+    }
+    outcome
 }
 
-impl ServerComms {
-    pub(crate) fn new(server: ServerId) -> Self {
-        Self { server }
-    }
-
-    /// All connections of a session, like [`Comms::websocket`].
-    #[must_use]
-    pub fn websocket(self, session: impl Into<SessionId>) -> Comms {
-        self.of_server(Comms::websocket(session))
-    }
-
-    /// One connection, like [`Comms::connection`].
-    #[must_use]
-    pub fn connection(self, connection: impl Into<ConnectionId>) -> Comms {
-        self.of_server(Comms::connection(connection))
-    }
-
-    /// The subscribers of a topic, like [`Comms::topic`].
-    #[must_use]
-    pub fn topic(self, name: impl Into<String>) -> Comms {
-        self.of_server(Comms::topic(name))
-    }
-
-    /// Everyone except one session or one connection, like [`Comms::broadcast`].
-    #[must_use]
-    pub fn broadcast(self, except: impl Into<Recipient>) -> Comms {
-        self.of_server(Comms::broadcast(except))
-    }
-
-    /// Everyone, like [`Comms::notify`].
-    #[must_use]
-    pub fn notify(self) -> Comms {
-        self.of_server(Comms::notify())
-    }
-
-    fn of_server(self, mut comms: Comms) -> Comms {
-        comms.receivers.server = Some(self.server);
-        comms
-    }
+/// Closes connections; how many were not being closed.
+pub(super) fn seal(members: &Outboxes, close: &Close) -> usize {
+    let seals = |outbox: &Arc<Outbox>| outbox.seal(close.clone(), Cause::Program);
+    members.iter().filter(|(_, outbox)| seals(outbox)).count()
 }
 
-/// A session, or one connection: what [`Comms::except`] leaves out. Made from whatever a session is made from, and from
+/// A session, or one connection: what [`Comms::except`] leaves out, say. Made from whatever a session is made from, and from
 /// a [`ConnectionId`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recipient(Peer);
+pub struct Recipient(pub(super) Peer);
 
 impl<S: Into<SessionId>> From<S> for Recipient {
     fn from(session: S) -> Self {
@@ -383,70 +412,3 @@ impl From<ConnectionId> for Recipient {
         Self(Peer::Connection(connection))
     }
 }
-
-/// What became of a message to many: [`Comms::send_to_each`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Outcome {
-    /// To so many connections it is on its way.
-    pub queued: usize,
-    /// Those whose outboxes were full: they did not get it. Where the endpoint's
-    /// [`Overflow`](crate::controller::Overflow) says so they are being closed for it.
-    pub refused: Vec<ConnectionId>,
-    /// So many were being closed already.
-    pub closing: usize,
-}
-
-impl Outcome {
-    fn note(&mut self, connection: ConnectionId, sent: Result<(), NotTaken>) {
-        match sent {
-            Ok(()) => self.queued += 1,
-            Err(NotTaken::Full) => self.refused.push(connection),
-            Err(NotTaken::Closing) => self.closing += 1,
-        }
-    }
-}
-
-/// Why no receiver could take a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SendError {
-    /// As much as the settings allow already waits for each of the receivers, or for some and the others are being
-    /// closed: they are too slow.
-    Full,
-    /// All receivers are being closed.
-    Closing,
-}
-
-impl From<NotTaken> for SendError {
-    fn from(reason: NotTaken) -> Self {
-        match reason {
-            NotTaken::Full => Self::Full,
-            NotTaken::Closing => Self::Closing,
-        }
-    }
-}
-
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "the receiver is too slow: its outbox is full",
-            Self::Closing => "the receiver's connection is being closed",
-        })
-    }
-}
-
-impl std::error::Error for SendError {}
-
-/// [`Comms::here`] was called on a thread that runs no handler of a WebSocket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "there is one reason: programs compare with it")]
-pub struct NotInHandler;
-
-impl fmt::Display for NotInHandler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("this thread runs no handler of a WebSocket, which `Comms::here` could reach")
-    }
-}
-
-impl std::error::Error for NotInHandler {}

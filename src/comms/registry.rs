@@ -1,106 +1,64 @@
-//! Who is connected: the connections of each session, and the subscribers of each topic.
+//! Who is connected: kept from a connection's registration to its end, and found from any thread.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, hash_map};
 use std::rc::Rc;
+#[cfg(feature = "redis")]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::RwLock;
-use smallvec::SmallVec;
 
+#[cfg(feature = "redis")]
+use crate::comms::bell::Bell;
+use crate::comms::entries::{Entries, Entry, Outboxes};
+#[cfg(feature = "redis")]
+use crate::comms::joined::Joined;
+use crate::comms::receivers::{Receivers, Target};
 use crate::comms::session::{ConnectionId, ServerId, SessionId};
-use crate::comms::topics::{SubscribeError, Topics};
+use crate::comms::topics::SubscribeError;
+use crate::comms::watches::{Scope, Watch};
 use crate::websocket::outbox::Outbox;
-
-/// Who is meant: `target`, but for `except`, of one server or of all.
-#[derive(Debug, Clone)]
-pub(crate) struct Receivers {
-    pub(crate) target: Target,
-    pub(crate) except: SmallVec<[Peer; 1]>,
-    pub(crate) server: Option<ServerId>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum Target {
-    Session(SessionId),
-    Connection(ConnectionId),
-    Topic(String),
-    All,
-}
-
-/// A session or one connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Peer {
-    Session(SessionId),
-    Connection(ConnectionId),
-}
-
-impl From<Target> for Receivers {
-    fn from(target: Target) -> Self {
-        Self { target, except: SmallVec::new(), server: None }
-    }
-}
 
 /// Which connections each session has. An entry comes with a connection and goes with it; to ask for a session that is
 /// not there adds nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    entries: RwLock<Entries>,
+    pub(super) entries: RwLock<Entries>,
+    /// The cluster that the process is in.
+    #[cfg(feature = "redis")]
+    joined: RwLock<Option<Arc<Joined>>>,
+    /// Whether there is one, for a look without the lock.
+    #[cfg(feature = "redis")]
+    has_joined: AtomicBool,
 }
-
-#[derive(Debug, Default)]
-struct Entries {
-    connections: BTreeMap<ConnectionId, Entry>,
-    sessions: HashMap<SessionId, Tabs>,
-    topics: Topics,
-}
-
-/// A connection.
-#[derive(Debug)]
-struct Entry {
-    session: SessionId,
-    server: ServerId,
-    outbox: Arc<Outbox>,
-}
-
-/// The connections of a session.
-#[derive(Debug, Default)]
-struct Tabs {
-    members: Members,
-    /// The length of `members`, for a look without the lock.
-    count: Arc<AtomicUsize>,
-}
-
-/// Connections with their outboxes. Mostly there is one, so one is held without an allocation.
-pub(crate) type Members = SmallVec<[(ConnectionId, Arc<Outbox>); 1]>;
 
 thread_local! {
     /// The connection whose handlers this thread runs.
-    static OWN: RefCell<Option<Own>> = const { RefCell::new(None) };
+    static OWN: RefCell<Option<Rc<Own>>> = const { RefCell::new(None) };
 }
 
-/// A connection, for the thread that runs its handlers.
-#[derive(Debug, Clone)]
-struct Own {
+/// A connection, for the thread that runs its handlers; shared with its registration.
+#[derive(Debug)]
+pub(crate) struct Own {
     connection: ConnectionId,
-    outbox: Arc<Outbox>,
+    pub(crate) outbox: Arc<Outbox>,
     session: SessionId,
     server: ServerId,
     /// How many connections the session has.
     count: Arc<AtomicUsize>,
-    /// Whether it can be reached still; shared with its registration.
-    is_registered: Rc<Cell<bool>>,
+    /// Whether it can be reached still.
+    is_registered: Cell<bool>,
 }
 
 /// Whose handlers a thread ran when it began to run those of another connection, whose request one of them has upgraded.
 #[derive(Debug)]
-pub(crate) struct Outer(Option<Own>);
+pub(crate) struct Outer(Option<Rc<Own>>);
 
 /// The connection whose handlers the calling thread runs, if it is all that is meant. Most messages answer the client
 /// whose handler sends them: this finds it without a lock and a look-up.
-pub(crate) fn own_outbox(receivers: &Receivers) -> Option<Arc<Outbox>> {
-    of_own(|own| own.is_all_of(receivers).then(|| Arc::clone(&own.outbox))).flatten()
+pub(crate) fn own_if_all(receivers: &Receivers) -> Option<Rc<Own>> {
+    of_own(|own| own.is_all_of(receivers).then(|| Rc::clone(own))).flatten()
 }
 
 /// The connection whose handlers the calling thread runs.
@@ -113,14 +71,14 @@ pub(crate) fn leave_own(outer: Outer) {
     drop(OWN.replace(outer.0));
 }
 
-fn of_own<T>(look: impl FnOnce(&Own) -> T) -> Option<T> {
+fn of_own<T>(look: impl FnOnce(&Rc<Own>) -> T) -> Option<T> {
     // While a thread ends, `OWN` may be gone when a destructor of the program's still sends something.
     OWN.try_with(|own| own.borrow().as_ref().map(look)).ok().flatten()
 }
 
 impl Own {
     fn is_all_of(&self, receivers: &Receivers) -> bool {
-        let Receivers { target, except, server } = receivers;
+        let Receivers { target, except, server, .. } = receivers;
         self.is_registered.get()
             && except.is_empty()
             && server.is_none_or(|server| server == self.server)
@@ -134,13 +92,6 @@ impl Own {
     }
 }
 
-impl Tabs {
-    fn update_count(&self) -> usize {
-        self.count.store(self.members.len(), Ordering::Release);
-        self.members.len()
-    }
-}
-
 impl Registry {
     /// The one of this process.
     pub(crate) fn global() -> &'static Self {
@@ -148,28 +99,24 @@ impl Registry {
         &GLOBAL
     }
 
-    /// Adds a connection until the guard is dropped.
+    /// Adds a connection until the guard is dropped, unless its session has `most` to that server already.
     pub(crate) fn register(
         &self,
         server: ServerId,
         session: SessionId,
         connection: ConnectionId,
         outbox: Arc<Outbox>,
-    ) -> Registration<'_> {
-        let mut entries = self.entries.write();
+        most: usize,
+    ) -> Option<Registration<'_>> {
         let entry = Entry { session: session.clone(), server, outbox: Arc::clone(&outbox) };
-        entries.connections.insert(connection, entry);
-        let tabs = entries.sessions.entry(session.clone()).or_default();
-        tabs.members.push((connection, Arc::clone(&outbox)));
-        let connections = tabs.update_count();
-        let count = Arc::clone(&tabs.count);
-        let is_registered = Rc::new(Cell::new(true));
+        let count = self.change(|entries| entries.add(connection, entry, most))?;
+        let is_registered = Cell::new(true);
         let own = Own { connection, outbox, session, server, count, is_registered };
-        Registration { registry: self, connections, own }
+        Some(Registration { registry: self, own: Rc::new(own) })
     }
 
     /// Those who are meant, cloned: they are used when the lock is released.
-    pub(crate) fn find(&self, receivers: &Receivers) -> Members {
+    pub(crate) fn find(&self, receivers: &Receivers) -> Outboxes {
         self.entries.read().members(receivers)
     }
 
@@ -178,21 +125,96 @@ impl Registry {
         receivers: &Receivers,
         topic: &str,
     ) -> Result<usize, SubscribeError> {
+        self.change(|entries| entries.subscribe(receivers, topic))
+    }
+
+    pub(crate) fn unsubscribe(&self, receivers: &Receivers, topic: &str) -> usize {
+        self.change(|entries| entries.unsubscribe(receivers, topic))
+    }
+
+    /// Begins to watch: those who are there already have come. A watch of a server that is over ends at once.
+    pub(crate) fn watch(&self, scope: Scope) -> Arc<Watch> {
+        self.begin_watch(Watch::new(scope))
+    }
+
+    /// The same, for a thread that looks at the watch when its bell rings.
+    #[cfg(feature = "redis")]
+    pub(crate) fn watch_with_bell(&self, scope: Scope, bell: Bell) -> Arc<Watch> {
+        self.begin_watch(Watch::with_bell(scope, bell))
+    }
+
+    fn begin_watch(&self, watch: Watch) -> Arc<Watch> {
+        let watch = Arc::new(watch);
         let mut entries = self.entries.write();
-        let mut result = Ok(0);
-        for (connection, outbox) in entries.members(receivers) {
-            match entries.topics.subscribe(connection, &outbox, topic) {
-                Ok(is_new) => result = result.map(|count| count + usize::from(is_new)),
-                Err(error) => result = Err(error),
-            }
+        if entries.watches.is_over(&watch) {
+            drop(entries);
+            watch.end();
+            return watch;
+        }
+        entries.show(&watch);
+        entries.watches.add(&watch);
+        #[cfg(feature = "redis")]
+        if watch.is_of_all_nodes() {
+            let joined = entries.interest.joined().cloned();
+            joined.iter().for_each(|joined| joined.lookout.add(&watch));
+            drop(entries);
+            joined.iter().for_each(|joined| joined.lookout.ring());
+        }
+        watch
+    }
+
+    pub(crate) fn unwatch(&self, watch: &Arc<Watch>) {
+        let mut entries = self.entries.write();
+        entries.watches.remove(watch);
+        #[cfg(feature = "redis")]
+        if watch.is_of_all_nodes() {
+            let joined = entries.interest.joined().cloned();
+            drop(entries);
+            joined.iter().for_each(|joined| joined.lookout.remove(watch));
+        }
+    }
+
+    /// There is a new server, which may be watched.
+    pub(crate) fn begin_server(&self, server: ServerId) {
+        self.entries.write().watches.begin(server);
+    }
+
+    /// A server is over, and so are the watches of that one alone.
+    pub(crate) fn end_server(&self, server: ServerId) {
+        let watches = self.entries.write().watches.end(server);
+        watches.iter().for_each(|watch| watch.end());
+    }
+
+    /// Changes something under the lock, and then wakes those who watch it.
+    fn change<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
+        let mut entries = self.entries.write();
+        let result = change(&mut entries);
+        let watches = entries.watches.take_changed();
+        #[cfg(feature = "redis")]
+        let joined = entries.interest.take_changed();
+        drop(entries);
+        watches.iter().for_each(|watch| watch.wake());
+        #[cfg(feature = "redis")]
+        if let Some(joined) = joined {
+            joined.link.ring();
         }
         result
     }
 
-    pub(crate) fn unsubscribe(&self, receivers: &Receivers, topic: &str) -> usize {
-        let mut entries = self.entries.write();
-        let members = entries.members(receivers).into_iter();
-        members.filter(|(connection, _)| entries.topics.unsubscribe(*connection, topic)).count()
+    /// The cluster that the process is in.
+    #[cfg(feature = "redis")]
+    pub(crate) fn joined(&self) -> Option<Arc<Joined>> {
+        if self.has_joined.load(Ordering::Acquire) { self.joined.read().clone() } else { None }
+    }
+
+    /// The process has joined a cluster, or leaves it.
+    #[cfg(feature = "redis")]
+    pub(crate) fn set_joined(&self, joined: Option<Arc<Joined>>) {
+        let is_joined = joined.is_some();
+        self.change(|entries| entries.share(joined.clone()));
+        let before = std::mem::replace(&mut *self.joined.write(), joined);
+        self.has_joined.store(is_joined, Ordering::Release);
+        drop(before);
     }
 
     #[cfg(test)]
@@ -207,66 +229,25 @@ impl Registry {
     }
 }
 
-impl Entries {
-    fn members(&self, receivers: &Receivers) -> Members {
-        let mut members = Members::new();
-        let is_for_all = receivers.except.is_empty() && receivers.server.is_none();
-        self.visit(&receivers.target, |connection, outbox| {
-            if is_for_all || self.is_meant(connection, receivers) {
-                members.push((connection, Arc::clone(outbox)));
-            }
-        });
-        members
-    }
-
-    fn visit(&self, target: &Target, mut visit: impl FnMut(ConnectionId, &Arc<Outbox>)) {
-        match target {
-            Target::Session(session) => {
-                let members = self.sessions.get(session).map(|tabs| &tabs.members);
-                members.into_iter().flatten().for_each(|(id, outbox)| visit(*id, outbox));
-            }
-            Target::Connection(connection) => {
-                let entry = self.connections.get(connection);
-                entry.into_iter().for_each(|entry| visit(*connection, &entry.outbox));
-            }
-            Target::Topic(topic) => {
-                self.topics.subscribers(topic).for_each(|(id, outbox)| visit(id, outbox));
-            }
-            Target::All => {
-                self.connections.iter().for_each(|(id, entry)| visit(*id, &entry.outbox));
-            }
-        }
-    }
-
-    /// Whether a connection that the target names is of the server that is meant, and none of those left out.
-    fn is_meant(&self, connection: ConnectionId, receivers: &Receivers) -> bool {
-        let Some(entry) = self.connections.get(&connection) else { return false };
-        let is_left_out = |peer: &Peer| match peer {
-            Peer::Session(session) => *session == entry.session,
-            Peer::Connection(id) => *id == connection,
-        };
-        receivers.server.is_none_or(|server| server == entry.server)
-            && !receivers.except.iter().any(is_left_out)
-    }
-}
-
 /// Keeps a connection in its registry.
 #[derive(Debug)]
 pub(crate) struct Registration<'a> {
     registry: &'a Registry,
-    connections: usize,
-    own: Own,
+    own: Rc<Own>,
 }
 
 impl Registration<'_> {
     /// From here on the calling thread runs the handlers of this connection.
     pub(crate) fn enter(&self) -> Outer {
-        Outer(OWN.replace(Some(self.own.clone())))
+        Outer(OWN.replace(Some(Rc::clone(&self.own))))
     }
 
-    /// How many connections the session had when this one was added, with it.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections
+    /// Waits until other nodes of the cluster reach the session here, no longer than the cluster's settings say.
+    pub(crate) fn wait_until_reachable(&self) {
+        #[cfg(feature = "redis")]
+        if let Some(joined) = self.registry.joined() {
+            joined.link.wait_until_held(&joined.channels.session(&self.own.session));
+        }
     }
 
     fn connection(&self) -> ConnectionId {
@@ -277,20 +258,9 @@ impl Registration<'_> {
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
         let connection = self.connection();
-        let mut entries = self.registry.entries.write();
         // `self.own` holds the outbox, so that it is not dropped under the lock, with payloads whose destructors may be
         // the program's.
-        entries.connections.remove(&connection);
-        entries.topics.leave(connection);
-        if let hash_map::Entry::Occupied(mut tabs) =
-            entries.sessions.entry(self.own.session.clone())
-        {
-            tabs.get_mut().members.retain(|(id, _)| *id != connection);
-            if tabs.get().update_count() == 0 {
-                tabs.remove();
-            }
-        }
-        drop(entries);
+        self.registry.change(|entries| entries.remove(connection));
         self.own.is_registered.set(false);
     }
 }
@@ -298,10 +268,10 @@ impl Drop for Registration<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comms::receivers::Peer;
     use crate::net::stream::Stream;
     use crate::net::watchdog::Watchdog;
     use crate::websocket::settings::Websocket;
-    use smallvec::smallvec;
     use std::net::{TcpListener, TcpStream};
 
     pub(super) fn outbox() -> Arc<Outbox> {
@@ -314,6 +284,7 @@ mod tests {
             &Websocket::new(),
             usize::MAX,
             Vec::new(),
+            None,
             "a tab".into(),
         )
     }
@@ -324,11 +295,11 @@ mod tests {
         connection: ConnectionId,
         outbox: Arc<Outbox>,
     ) -> Registration<'_> {
-        registry.register(ServerId::next(), session, connection, outbox)
+        registry.register(ServerId::next(), session, connection, outbox, usize::MAX).unwrap()
     }
 
     pub(super) fn all_but(session: impl Into<SessionId>) -> Receivers {
-        let except = smallvec![Peer::Session(session.into())];
+        let except = vec![Peer::Session(session.into())];
         Receivers { except, ..Target::All.into() }
     }
 
@@ -403,12 +374,13 @@ mod tests {
 
 #[cfg(test)]
 mod properties {
-    use std::collections::HashSet;
+    use std::collections::{HashMap, HashSet};
 
     use proptest::prelude::*;
 
     use super::tests::{all_but, outbox, register};
     use super::*;
+    use crate::comms::receivers::Peer;
 
     /// What happens to a registry; a number chooses among what there is.
     #[derive(Debug, Clone)]

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::{Uuid, uuid};
 
+#[cfg(feature = "redis")]
+use crate::redis::node::NodeId;
+
 /// A visitor, across connections, tabs and reloads. It names somebody and proves nothing: ids may be shown, logged and
 /// sent to others.
 ///
@@ -102,7 +105,7 @@ impl fmt::Display for SessionId {
         match &self.0 {
             Who::Guest(uuid) => uuid.fmt(f),
             Who::Number(number) => number.fmt(f),
-            Who::Name(name) => write!(f, "@{name}"),
+            Who::Name(name) => f.write_str("@").and_then(|()| f.write_str(name)),
             Who::Uuid(uuid) => uuid.braced().fmt(f),
         }
     }
@@ -237,18 +240,46 @@ impl fmt::Debug for Secret {
 }
 
 /// One connection of a session: one tab. Unique within the process, never used twice.
+///
+/// In a [cluster](crate::guide::cluster) it is unique among all nodes: `Display` writes `7@` and the node then,
+/// which `FromStr` reads, so that one node may be told of a connection of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(u64);
+pub struct ConnectionId {
+    #[cfg(feature = "redis")]
+    node: NodeId,
+    number: u64,
+}
 
 impl ConnectionId {
     pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        Self {
+            #[cfg(feature = "redis")]
+            node: NodeId::of_process(),
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// The number within the process.
+    pub(crate) fn number(self) -> u64 {
+        self.number
+    }
+}
+
+#[cfg(feature = "redis")]
+impl ConnectionId {
+    pub(crate) fn on(node: NodeId, number: u64) -> Self {
+        Self { node, number }
+    }
+
+    /// Where it is. One that came before its process joined a cluster is nowhere that others could reach.
+    pub(crate) fn node(self) -> NodeId {
+        self.node
     }
 }
 
 /// One server of the process. Unique, never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ServerId(u64);
 
 impl ServerId {
@@ -266,9 +297,46 @@ impl From<&Self> for ConnectionId {
 
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        #[cfg(feature = "redis")]
+        if self.node != NodeId::NONE {
+            return write!(f, "{}@{}", self.number, self.node);
+        }
+        self.number.fmt(f)
     }
 }
+
+/// Reads what `Display` writes. With the feature `redis`.
+#[cfg(feature = "redis")]
+impl FromStr for ConnectionId {
+    type Err = ParseConnectionIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseConnectionIdError> {
+        let (number, node) = match text.split_once('@') {
+            Some((number, node)) => (number, u64::from_str_radix(node, 16)),
+            None => (text, Ok(NodeId::NONE.number())),
+        };
+        match (number.parse(), node) {
+            (Ok(number), Ok(node)) => Ok(Self { node: NodeId::from_number(node), number }),
+            _ => Err(ParseConnectionIdError(text.to_owned())),
+        }
+    }
+}
+
+/// The text is no connection as `Display` writes it.
+#[cfg(feature = "redis")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParseConnectionIdError(String);
+
+#[cfg(feature = "redis")]
+impl fmt::Display for ParseConnectionIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = &self.0;
+        write!(f, "{text:?} is no connection: expected a number, or a number, `@` and a node")
+    }
+}
+
+#[cfg(feature = "redis")]
+impl std::error::Error for ParseConnectionIdError {}
 
 #[cfg(test)]
 mod tests {
@@ -291,6 +359,22 @@ mod tests {
         for text in ["visitor", "", "-", "1.5", "18446744073709551616", simple.as_str()] {
             let error = text.parse::<SessionId>().unwrap_err().to_string();
             assert!(error.contains(&format!("{text:?}")), "{error}");
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn a_connection_is_read_as_it_is_written_with_its_node_and_without() {
+        let node = NodeId::random();
+        for connection in [ConnectionId::on(NodeId::NONE, 7), ConnectionId::on(node, u64::MAX)] {
+            assert_eq!(connection.to_string().parse(), Ok(connection));
+        }
+        assert_eq!(ConnectionId::on(NodeId::NONE, 7).to_string(), "7");
+        for text in ["", "@", "7@", "@7", "-7", "7@xyz", "7@1@2"] {
+            assert!(
+                text.parse::<ConnectionId>().unwrap_err().to_string().contains(text),
+                "{text:?}"
+            );
         }
     }
 

@@ -28,13 +28,31 @@ impl Topics {
         self.subscribers.get(topic).into_iter().flatten().map(|(id, outbox)| (*id, outbox))
     }
 
-    /// Subscribes a connection to a topic; whether it had not subscribed before.
+    /// How many subscribers a topic has.
+    pub(crate) fn count(&self, topic: &str) -> usize {
+        self.subscribers.get(topic).map_or(0, BTreeMap::len)
+    }
+
+    pub(crate) fn has_subscribed(&self, connection: ConnectionId, topic: &str) -> bool {
+        self.subscriptions.get(&connection).is_some_and(|topics| topics.contains(topic))
+    }
+
+    /// The topics whose names begin so, with their subscribers.
+    pub(crate) fn with_prefix(
+        &self,
+        prefix: &str,
+    ) -> impl Iterator<Item = (&Arc<str>, impl Iterator<Item = ConnectionId>)> {
+        let topics = self.subscribers.iter().filter(move |(name, _)| name.starts_with(prefix));
+        topics.map(|(name, subscribers)| (name, subscribers.keys().copied()))
+    }
+
+    /// Subscribes a connection to a topic; the topic's name, unless it had subscribed before.
     pub(crate) fn subscribe(
         &mut self,
         connection: ConnectionId,
         outbox: &Arc<Outbox>,
         topic: &str,
-    ) -> Result<bool, SubscribeError> {
+    ) -> Result<Option<Arc<str>>, SubscribeError> {
         if topic.len() > MAX_NAME {
             return Err(SubscribeError::TooLong);
         }
@@ -51,15 +69,20 @@ impl Topics {
             .entry(Arc::clone(&name))
             .or_default()
             .insert(connection, Arc::clone(outbox));
-        Ok(self.subscriptions.entry(connection).or_default().insert(name))
+        let is_new = self.subscriptions.entry(connection).or_default().insert(Arc::clone(&name));
+        Ok(is_new.then_some(name))
     }
 
-    /// Ends a subscription; whether there was one.
-    pub(crate) fn unsubscribe(&mut self, connection: ConnectionId, topic: &str) -> bool {
+    /// Ends a subscription; the topic's name, if there was one.
+    pub(crate) fn unsubscribe(
+        &mut self,
+        connection: ConnectionId,
+        topic: &str,
+    ) -> Option<Arc<str>> {
         let Entry::Occupied(mut topics) = self.subscriptions.entry(connection) else {
-            return false;
+            return None;
         };
-        let had = topics.get_mut().remove(topic);
+        let had = topics.get_mut().take(topic);
         if topics.get().is_empty() {
             topics.remove();
         }
@@ -67,11 +90,13 @@ impl Topics {
         had
     }
 
-    /// Ends all subscriptions of a connection.
-    pub(crate) fn leave(&mut self, connection: ConnectionId) {
-        for topic in self.subscriptions.remove(&connection).into_iter().flatten() {
-            self.remove(connection, &topic);
+    /// Ends all subscriptions of a connection; which they were.
+    pub(crate) fn leave(&mut self, connection: ConnectionId) -> BTreeSet<Arc<str>> {
+        let topics = self.subscriptions.remove(&connection).unwrap_or_default();
+        for topic in &topics {
+            self.remove(connection, topic);
         }
+        topics
     }
 
     fn remove(&mut self, connection: ConnectionId, topic: &str) {

@@ -3,13 +3,17 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+#[cfg(feature = "json")]
+use crate::http::json::JsonError;
+use crate::http::response::Response;
 use crate::http::status::Status;
 use crate::websocket::close::{Close, CloseCode};
 
 /// What a controller's methods fail with: any error, through `?`, and optionally the answer that it deserves.
 ///
 /// An error is logged with its text and its causes. The client sees none of that: an HTTP request gets a 500, a
-/// WebSocket is closed with 1011, unless the author chose another answer.
+/// WebSocket is closed with 1011, unless the author chose another answer. Only what is wrong with a client's JSON (a
+/// `JsonError`, with the feature `json`) is told to it.
 ///
 /// ```
 /// use rwf::prelude::*;
@@ -24,23 +28,38 @@ use crate::websocket::close::{Close, CloseCode};
 /// ```
 ///
 /// It is no `std::error::Error` itself, because it converts from all of them.
-pub struct Error {
+pub struct Error(Box<Inner>);
+
+/// Behind a pointer, because every handler that succeeds hands an error's place back through all who called it.
+struct Inner {
     source: Box<dyn StdError + Send + Sync>,
     status: Status,
     close: Option<Close>,
+    /// Whether the client is told the text, which is about what it sent.
+    is_told: bool,
 }
 
 impl Error {
     /// An error from a text or from another error.
     #[must_use]
     pub fn new(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { source: source.into(), status: Status::INTERNAL_SERVER_ERROR, close: None }
+        let source = source.into();
+        #[cfg(feature = "json")]
+        if let Some(error) = source.downcast_ref::<JsonError>().filter(|error| error.is_of_client())
+        {
+            let (status, text) = (error.status(), error.to_string());
+            let close = Some(Close::new(CloseCode::INVALID_PAYLOAD, text));
+            return Self(Box::new(Inner { source, status, close, is_told: true }));
+        }
+        let status = Status::INTERNAL_SERVER_ERROR;
+        Self(Box::new(Inner { source, status, close: None, is_told: false }))
     }
 
     /// Answers an HTTP request with `status` instead of 500.
     #[must_use]
     pub fn with_status(mut self, status: impl Into<Status>) -> Self {
-        self.status = status.into();
+        self.0.status = status.into();
+        self.0.is_told = false;
         self
     }
 
@@ -49,20 +68,20 @@ impl Error {
     #[must_use]
     pub fn with_close(mut self, code: impl Into<CloseCode>, reason: &str) -> Self {
         let code = code.into();
-        self.close = code.is_sendable().then(|| Close::new(code, reason));
+        self.0.close = code.is_sendable().then(|| Close::new(code, reason));
         self
     }
 
     /// The HTTP answer.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status
+        self.0.status
     }
 
     /// Whether it was made from an error of type `E`.
     #[must_use]
     pub fn is<E: StdError + 'static>(&self) -> bool {
-        self.source.is::<E>()
+        self.0.source.is::<E>()
     }
 
     /// The error that it was made from, if that is an `E`.
@@ -77,17 +96,27 @@ impl Error {
     /// ```
     #[must_use]
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
-        self.source.downcast_ref()
+        self.0.source.downcast_ref()
     }
 
     /// The close that ends the WebSocket.
     pub(crate) fn close(&self) -> Close {
-        self.close.clone().unwrap_or_else(|| Close::new(CloseCode::INTERNAL_ERROR, ""))
+        self.0.close.clone().unwrap_or_else(|| Close::new(CloseCode::INTERNAL_ERROR, ""))
+    }
+
+    /// What the HTTP client is told.
+    pub(crate) fn answer(&self) -> Response {
+        let response = Response::new().status(self.0.status);
+        if self.0.is_told {
+            response.text(self.to_string()).no_sniffing()
+        } else {
+            response.text(self.0.status.reason())
+        }
     }
 
     /// Whether the author chose the answer, which makes the error an expected one.
     pub(crate) fn is_chosen(&self) -> bool {
-        self.close.is_some() || self.status != Status::INTERNAL_SERVER_ERROR
+        self.0.close.is_some() || self.0.status != Status::INTERNAL_SERVER_ERROR
     }
 }
 
@@ -101,8 +130,8 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for Error {
 /// The error and its causes, joined by colons.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.source)?;
-        let mut cause = self.source.source();
+        write!(f, "{}", self.0.source)?;
+        let mut cause = self.0.source.source();
         while let Some(error) = cause {
             write!(f, ": {error}")?;
             cause = error.source();

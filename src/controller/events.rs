@@ -1,17 +1,15 @@
 //! Endpoints whose messages go to a channel, for a program that has a loop of its own.
 
-use std::collections::{HashMap, VecDeque};
-use std::mem;
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
-use crossbeam_channel::{Iter, Receiver, SendTimeoutError, Sender, TrySendError, bounded};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crossbeam_channel::{Iter, Receiver, bounded};
+use parking_lot::Mutex;
 
 use crate::comms::client::Client;
 use crate::comms::session::ConnectionId;
+use crate::controller::backlog::{Backlog, Disconnected, Share};
 use crate::controller::error::Error;
 use crate::controller::function::{Endpoint, websocket};
 use crate::controller::socket::Socket;
@@ -19,8 +17,6 @@ use crate::websocket::close::{CloseCode, Closed};
 use crate::websocket::message::Message;
 
 const MAX_CAPACITY: usize = 1 << 16;
-/// A client whose event waits for room looks so often whether it is over meanwhile.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Makes a WebSocket endpoint whose clients' messages go to a channel: for a program that has a loop of its own and
 /// takes them there, beside its work.
@@ -56,27 +52,21 @@ const LOOK: Duration = Duration::from_millis(100);
 /// # }
 /// ```
 ///
-/// `capacity` is how many events wait at most, up to 65,536. When so many do, clients that send more are held back by TCP
-/// until the program takes some; nobody else is. Threads that wait for room cost much when they are many: give it room for about as
-/// many events as come at once.
+/// `capacity` is how many events the channel holds, up to 65,536. When it is full, what comes waits behind it, in order:
+/// of each client one event, or several that take 4 KiB together. A client that sends more is held back by TCP until all of
+/// these are in the channel; nobody else is.
 ///
 /// Each client that was opened is closed exactly once, and its events come in their order: opened, messages, closed.
 ///
-/// A client whose event waits for room is not read meanwhile: that it has left, or is silent, is noticed when the program
-/// takes events again. Ends of clients wait apart, so that they hold up neither a connection's thread nor a shutdown; a
-/// thread that hands them on ends when they are taken, or when the [`Events`] are dropped.
+/// A client that is held back is not read meanwhile: that it has left, or is silent, is noticed when the program takes
+/// events again. A thread stays while events wait behind the channel; it ends when they are taken, or when the [`Events`]
+/// are dropped. It holds up neither the connections' threads nor a shutdown.
 #[must_use]
 pub fn events(capacity: usize) -> (Endpoint, Events) {
     // A bounded channel reserves its places at once.
     let (sender, receiver) = bounded(capacity.min(MAX_CAPACITY));
     let clients: Clients = Arc::new(Mutex::new(Some(HashMap::new())));
-    let hub = Hub {
-        sender,
-        clients: Arc::clone(&clients),
-        late: Mutex::default(),
-        caught_up: Condvar::new(),
-    };
-    let hub = Arc::new(hub);
+    let hub = Hub { clients: Arc::clone(&clients), backlog: Backlog::new(sender) };
     (websocket(move |socket| hub.serve(socket)), Events { receiver, clients })
 }
 
@@ -98,7 +88,7 @@ pub enum Event {
 /// [`select!`](crate::channel::select). Dropping it closes the clients with 1001, and those that come later.
 ///
 /// A loop over it ends when nothing more can come: the [server](crate::http::ServerHandle) was dropped, and all events
-/// were taken.
+/// were taken. A shutdown alone does not end it: whoever waits for a thread with such a loop drops the handle before.
 #[derive(Debug)]
 pub struct Events {
     receiver: Receiver<Event>,
@@ -139,133 +129,55 @@ const NOBODY: &str = "the program takes no more messages";
 /// Where the threads of an endpoint's clients meet.
 #[derive(Debug)]
 struct Hub {
-    sender: Sender<Event>,
     clients: Clients,
-    late: Mutex<Late>,
-    /// Signalled when no end is late any more, for one client that waits to be announced; that one signals it for the
-    /// next.
-    caught_up: Condvar,
+    backlog: Arc<Backlog<Event>>,
 }
-
-/// The ends of clients for which there was no room: they hold up no connection's thread, nor the shutdown.
-#[derive(Debug, Default)]
-struct Late {
-    events: VecDeque<Event>,
-    /// Whether a thread delivers them.
-    is_delivered: bool,
-}
-
-/// The events are not taken any more, or the client is over before its event was.
-struct NotSent;
 
 impl Hub {
     /// One client, on its own thread.
-    fn serve(self: &Arc<Self>, mut socket: Socket) -> Result<(), Error> {
-        let client = socket.client();
+    fn serve(&self, mut socket: Socket) -> Result<(), Error> {
+        let (client, share) = (socket.client(), Arc::default());
         let is_known = match &mut *self.clients.lock() {
             Some(clients) => clients.insert(client.connection_id(), client.clone()).is_none(),
             None => false,
         };
-        if is_known {
-            self.wait_for_late(&client);
-        }
-        let is_announced = is_known && self.send(Event::Opened(client.clone())).is_ok();
-        // One after the other: if all tried at once, their ends would be late again.
-        self.caught_up.notify_one();
-        if !is_announced {
+        if !is_known || !self.announce(&client, &share) {
             self.forget(&client);
             socket.close(CloseCode::GOING_AWAY, NOBODY)?;
             return Ok(());
         }
         while let Some(message) = socket.recv_any() {
-            if self.send(Event::Message(client.clone(), message)).is_err() {
+            let length = message.len();
+            let event = Event::Message(client.clone(), message);
+            match self.backlog.put(event, length, &share) {
+                Ok(true) => {}
+                Ok(false) => self.backlog.hold(&share, &client),
                 // Mostly it is closed already; whoever was first counts.
-                socket.close(CloseCode::GOING_AWAY, NOBODY)?;
+                Err(Disconnected) => socket.close(CloseCode::GOING_AWAY, NOBODY)?,
             }
         }
         self.forget(&client);
         if let Some(closed) = socket.closed() {
-            self.send_late(Event::Closed(client, closed.clone()));
+            let length = closed.reason.len();
+            let _ = self.backlog.put(Event::Closed(client, closed.clone()), length, &share);
         }
         Ok(())
+    }
+
+    /// Tells of a client, and waits until that is in the channel: behind the ends of all that were there before, which
+    /// would pile up if clients came and went faster than the program takes events. Whether it is told of.
+    fn announce(&self, client: &Client, share: &Arc<Share>) -> bool {
+        if self.backlog.put(Event::Opened(client.clone()), 0, share).is_err() {
+            return false;
+        }
+        self.backlog.hold(share, client);
+        // One that is over by now need not be told of.
+        share.is_empty() || self.backlog.take_back(share).is_none()
     }
 
     fn forget(&self, client: &Client) {
         if let Some(clients) = &mut *self.clients.lock() {
             clients.remove(&client.connection_id());
-        }
-    }
-
-    /// Waits for room as long as the client is open, which TCP holds back meanwhile.
-    fn send(&self, event: Event) -> Result<(), NotSent> {
-        let mut event = match self.sender.try_send(event) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Full(event)) => event,
-            Err(TrySendError::Disconnected(_)) => return Err(NotSent),
-        };
-        while event.client().is_connected() {
-            event = match self.sender.send_timeout(event, LOOK) {
-                Ok(()) => return Ok(()),
-                Err(SendTimeoutError::Timeout(event)) => event,
-                Err(SendTimeoutError::Disconnected(_)) => return Err(NotSent),
-            };
-        }
-        Err(NotSent)
-    }
-
-    /// Waits until no end is late, as long as the client is open. Clients that come and go faster than the program takes
-    /// events would take all the room, and the ends would pile up.
-    fn wait_for_late(self: &Arc<Self>, client: &Client) {
-        let mut late = self.late.lock();
-        while !late.events.is_empty() && client.is_connected() {
-            if self.caught_up.wait_for(&mut late, LOOK).timed_out() {
-                // There may have been no thread to be had before.
-                MutexGuard::unlocked(&mut late, || self.deliver());
-            }
-        }
-    }
-
-    /// Sends the end of a client, by a thread for all that are late if there is no room now.
-    fn send_late(self: &Arc<Self>, event: Event) {
-        let mut late = self.late.lock();
-        let event = if late.events.is_empty() {
-            match self.sender.try_send(event) {
-                Err(TrySendError::Full(event)) => event,
-                Ok(()) | Err(TrySendError::Disconnected(_)) => return,
-            }
-        } else {
-            event
-        };
-        late.events.push_back(event);
-        drop(late);
-        self.deliver();
-    }
-
-    /// Has a thread deliver what is late, if there is anything and no thread does.
-    fn deliver(self: &Arc<Self>) {
-        let mut late = self.late.lock();
-        if late.events.is_empty() || mem::replace(&mut late.is_delivered, true) {
-            return;
-        }
-        drop(late);
-        let hub = Arc::clone(self);
-        let thread = thread::Builder::new().name("rwf-events".to_owned());
-        if thread.spawn(move || hub.deliver_late()).is_err() {
-            self.late.lock().is_delivered = false;
-        }
-    }
-
-    fn deliver_late(&self) {
-        loop {
-            let mut late = self.late.lock();
-            let Some(event) = late.events.pop_front() else {
-                late.is_delivered = false;
-                self.caught_up.notify_one();
-                return;
-            };
-            drop(late);
-            // When nobody takes events any more, the rest goes the same way.
-            let _ = self.sender.send(event);
         }
     }
 }

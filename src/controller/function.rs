@@ -89,11 +89,12 @@ impl Endpoint {
     }
 }
 
+#[diagnostic::do_not_recommend]
 #[async_trait]
 impl Controller for Endpoint {
     async fn handle(&self, request: &Request) -> Result<Response, Error> {
-        let settings = self.with_defaults(request.settings().websocket.clone());
-        session::run(request, &settings, self.name, |session| serve(&self.function, session))
+        let settings = |defaults| self.with_defaults(defaults);
+        session::run(request, settings, self.name, |session| serve(&self.function, session))
     }
 
     fn endpoint(&self, defaults: Websocket) -> Option<Websocket> {
@@ -176,8 +177,7 @@ impl Request {
     where
         F: FnOnce(Socket) -> Result<(), Error>,
     {
-        let settings = settings(self.settings().websocket.clone());
-        session::run(self, &settings, name_of::<F>(), |session| serve(function, session))
+        session::run(self, settings, name_of::<F>(), |session| serve(function, session))
     }
 }
 

@@ -30,6 +30,78 @@ use crate::websocket::settings::Websocket;
 /// let route = route!("/hello/:name" => Greeting("Hello".to_string()));
 /// # let _ = route;
 /// ```
+///
+/// # One before another
+///
+/// What many endpoints share, a controller does that has another one inside (elsewhere called *middleware*). It may answer
+/// by itself, pass on the request in [another session](Request::with_session), and change the response:
+///
+/// ```
+/// use rwf::prelude::*;
+///
+/// /// Gives each request a number, by which a client can complain of its answer.
+/// struct WithRequestId<C>(C);
+///
+/// #[async_trait]
+/// impl<C: Controller> Controller for WithRequestId<C> {
+///     async fn handle(&self, request: &Request) -> Result<Response, Error> {
+///         // On the request, and not on the response: so a 101 and the answer to an error have it too.
+///         request.append_response_header("X-Request-Id", rwf::Uuid::new_v4().to_string());
+///         self.0.handle(request).await
+///     }
+/// }
+///
+/// /// Lets nobody in but users.
+/// struct ForUsers<C>(C);
+///
+/// # fn user_of(token: &str) -> Option<i64> { token.parse().ok() }
+/// #[async_trait]
+/// impl<C: Controller> Controller for ForUsers<C> {
+///     async fn handle(&self, request: &Request) -> Result<Response, Error> {
+///         let Some(user) = request.bearer().and_then(user_of) else {
+///             return Ok(Response::unauthorized().challenge("Bearer", "users"));
+///         };
+///         self.0.handle(&request.with_session(user)).await
+///     }
+/// }
+///
+/// fn account(request: &Request) -> Result<Response, Error> {
+///     Ok(Response::new().text(format!("you are {}", request.session_id())))
+/// }
+/// # fn chat(_: Socket) -> Result<(), Error> { Ok(()) }
+///
+/// let routes = vec![
+///     route!("/account" => WithRequestId(ForUsers(account))),
+///     route!("/chat" => WithRequestId(ForUsers(websocket(chat)))),
+/// ];
+/// # let _ = routes;
+/// ```
+///
+/// A closure does it as well, and can hand on what it has found out:
+///
+/// ```
+/// use rwf::prelude::*;
+///
+/// # struct User { name: String }
+/// # fn find(token: &str) -> Option<User> { Some(User { name: token.to_owned() }) }
+/// fn for_users<F>(inner: F) -> impl Fn(&Request) -> Result<Response, Error> + Send + Sync
+/// where
+///     F: Fn(&Request, User) -> Result<Response, Error> + Send + Sync,
+/// {
+///     move |request: &Request| match request.bearer().and_then(find) {
+///         Some(user) => inner(request, user),
+///         None => Ok(Response::unauthorized().challenge("Bearer", "users")),
+///     }
+/// }
+///
+/// let hello = |_: &Request, user: User| Ok(Response::new().text(format!("hello, {}", user.name)));
+/// let route = route!("/hello" => for_users(hello));
+/// # let _ = route;
+/// ```
+///
+/// The inner `handle` of a WebSocket runs it to its end: what stands behind the call comes when the client has left. What is
+/// checked when a server starts, the settings of an endpoint or the folder of [`StaticFiles`](crate::controller::StaticFiles),
+/// is checked with the first request where another controller stands before it.
 #[async_trait]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a controller",
@@ -54,9 +126,18 @@ pub trait Controller: Send + Sync {
         let _ = defaults;
         None
     }
+
+    /// What is wrong with serving the path of a route by this, as a sentence without its subject: checked when the server
+    /// starts.
+    #[doc(hidden)]
+    fn check(&self, path: &str) -> Result<(), String> {
+        let _ = path;
+        Ok(())
+    }
 }
 
 /// One value for several routes, or for the rest of the program too.
+#[diagnostic::do_not_recommend]
 #[async_trait]
 impl<C: Controller + ?Sized> Controller for Arc<C> {
     async fn handle(&self, request: &Request) -> Result<Response, Error> {
@@ -65,6 +146,10 @@ impl<C: Controller + ?Sized> Controller for Arc<C> {
 
     fn endpoint(&self, defaults: Websocket) -> Option<Websocket> {
         (**self).endpoint(defaults)
+    }
+
+    fn check(&self, path: &str) -> Result<(), String> {
+        (**self).check(path)
     }
 }
 
@@ -94,6 +179,7 @@ where
 }
 
 /// Controllers that are chosen when the program runs.
+#[diagnostic::do_not_recommend]
 #[async_trait]
 impl Controller for Box<dyn Controller> {
     async fn handle(&self, request: &Request) -> Result<Response, Error> {
@@ -102,6 +188,10 @@ impl Controller for Box<dyn Controller> {
 
     fn endpoint(&self, defaults: Websocket) -> Option<Websocket> {
         (**self).endpoint(defaults)
+    }
+
+    fn check(&self, path: &str) -> Result<(), String> {
+        (**self).check(path)
     }
 }
 

@@ -1,21 +1,21 @@
 //! The limits of how often that connections of a server share: of a session, and of an address.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::base::buckets::Buckets;
 use crate::base::rate::{Rate, TooEarly};
 use crate::comms::session::SessionId;
 use crate::controller::settings::Settings;
-use crate::http::peer;
+use crate::http::peer::{self, Proxy};
+use crate::net::peer::{Owner, Peer};
 use crate::websocket::pace::SessionBuckets;
 use crate::websocket::settings::Websocket;
 
 /// What is left of them, of one server.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
-    /// By the network of the address.
-    handshakes: Buckets<IpAddr>,
+    /// By the network of the address, or by user.
+    handshakes: Buckets<Owner>,
     messages: Buckets<(SessionId, Rate)>,
     bytes: Buckets<(SessionId, Rate)>,
 }
@@ -33,22 +33,26 @@ impl Rates {
         }
     }
 
-    /// Counts a handshake of the client at this address.
+    /// Counts a handshake of this client.
     ///
     /// # Errors
     ///
     /// There were too many.
     pub(crate) fn note_handshake(
         &self,
-        client: IpAddr,
+        client: &Peer,
         settings: &Settings,
     ) -> Result<(), TooEarly> {
         let Some(rate) = settings.handshake_rate_per_peer else { return Ok(()) };
-        if settings.trusted_proxies.contains(&client) {
+        if Proxy::is_among(&settings.trusted_proxies, client) {
             return Ok(());
         }
         let now = Instant::now();
-        let bucket = self.handshakes.get(peer::network(client), rate, now);
+        let owner = match client.owner() {
+            Owner::Ip(address) => Owner::Ip(peer::network(address)),
+            user @ Owner::User(_) => user,
+        };
+        let bucket = self.handshakes.get(owner, rate, now);
         let taken = bucket.lock().take(1, now, Duration::ZERO);
         taken.map(drop)
     }

@@ -6,17 +6,27 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::comms::reach::ServerComms;
+use crate::comms::server::ServerComms;
 use crate::comms::session::{ConnectionId, Secret, ServerId, SessionId};
 use crate::controller::connection::Connection;
 use crate::controller::error::Error;
+use crate::controller::refusal::Refusal;
 use crate::controller::settings::Settings;
+#[cfg(feature = "tls")]
+use crate::http::client_certificate::ClientCertificate;
 use crate::http::cookie::{self, Cookie};
+use crate::http::credentials;
+#[cfg(feature = "json")]
+use crate::http::json::{self, JsonError};
 use crate::http::method::Method;
 use crate::http::origin::is_of_host;
 use crate::http::parser::Parsed;
 use crate::http::path::{self, Parameters};
-use crate::http::peer;
+use crate::http::peer::{self, Proxy};
+use crate::http::response::Response;
+use crate::net::peer::Peer;
+#[cfg(feature = "tls")]
+use crate::net::tls::Tls;
 
 /// A request, whole: head, path parameters and body. A clone is cheap and shares everything.
 ///
@@ -38,7 +48,13 @@ struct Shared {
     /// The server's.
     settings: Arc<Settings>,
     connection_id: ConnectionId,
-    peer: SocketAddr,
+    peer: Peer,
+    /// Whether the peer speaks TLS.
+    has_secure_peer: bool,
+    #[cfg(feature = "tls")]
+    client_certificate: Option<ClientCertificate>,
+    /// What controllers have added to the answer.
+    response_headers: Mutex<Vec<(String, String)>>,
     /// `None` where there is no connection: a program built the request.
     upgrade: Option<Mutex<Option<Upgrade>>>,
 }
@@ -59,8 +75,9 @@ pub(crate) struct Upgrade {
 
 impl Request {
     /// A request that arrived on `connection`, with `rest` behind it.
+    #[expect(clippy::boxed_local, reason = "a WebSocket keeps the request, and so not the box")]
     pub(crate) fn new(
-        parsed: Parsed,
+        parsed: Box<Parsed>,
         parameters: Parameters,
         connection: &Arc<Connection>,
         rest: Vec<u8>,
@@ -69,30 +86,38 @@ impl Request {
             query: path::query(&parsed.query),
             parameters,
             guest: OnceLock::new(),
+            response_headers: Mutex::default(),
             server: connection.context.id,
             settings: Arc::clone(&connection.context.settings),
             connection_id: connection.id,
-            peer: connection.peer,
+            peer: connection.peer(),
+            has_secure_peer: connection.stream.is_secure(),
+            #[cfg(feature = "tls")]
+            client_certificate: connection
+                .stream
+                .tls()
+                .and_then(Tls::client_certificate)
+                .map(ClientCertificate::new),
             upgrade: Some(Mutex::new(Some(Upgrade { connection: Arc::clone(connection), rest }))),
-            parsed,
+            parsed: *parsed,
         };
         Self { shared: Arc::new(shared), user: None }
     }
 
     /// A request that came on no connection, as `peer` would send it to a server with the default settings.
-    pub(crate) fn without_connection(
-        parsed: Parsed,
-        parameters: Parameters,
-        peer: SocketAddr,
-    ) -> Self {
+    pub(crate) fn without_connection(parsed: Parsed, parameters: Parameters, peer: Peer) -> Self {
         let shared = Shared {
             query: path::query(&parsed.query),
             parameters,
             guest: OnceLock::new(),
+            response_headers: Mutex::default(),
             server: ServerId::next(),
             settings: Arc::default(),
             connection_id: ConnectionId::next(),
             peer,
+            has_secure_peer: false,
+            #[cfg(feature = "tls")]
+            client_certificate: None,
             upgrade: None,
             parsed,
         };
@@ -123,6 +148,11 @@ impl Request {
         })
     }
 
+    /// The value of the last path parameter: what is left, where the route ends with a `*name`.
+    pub(crate) fn last_param(&self) -> Option<&str> {
+        self.shared.parameters.last().map(|(_, value)| value.as_str())
+    }
+
     /// The decoded value of the first query parameter of that name: of `page` in `/list?page=2`.
     #[must_use]
     pub fn query(&self, name: &str) -> Option<&str> {
@@ -134,6 +164,12 @@ impl Request {
         self.shared.query.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// The query, as it was sent: not decoded, without the `?`; empty where there is none. To pass it on, in a redirect say.
+    #[must_use]
+    pub fn query_string(&self) -> &str {
+        &self.shared.parsed.query
+    }
+
     /// The first header of that name, in any case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -143,6 +179,42 @@ impl Request {
     /// All headers, in order. A repeated one comes as often as it was sent.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.shared.parsed.headers.iter()
+    }
+
+    /// The token of an `Authorization: Bearer` header (RFC 6750 §2.1). It is what the client says: compare it with
+    /// [`constant_time_eq`](crate::http::constant_time_eq), or look it up. `None` for what is malformed, and where there are
+    /// several `Authorization` headers, of which none is trusted.
+    ///
+    /// ```
+    /// use rwf::http::Request;
+    ///
+    /// let request = Request::get("/").header("Authorization", "Bearer mF_9.B5f-4.1JqM").build();
+    /// assert_eq!(request.bearer(), Some("mF_9.B5f-4.1JqM"));
+    /// ```
+    #[must_use]
+    pub fn bearer(&self) -> Option<&str> {
+        credentials::bearer(&self.shared.parsed.headers)
+    }
+
+    /// User and password of an `Authorization: Basic` header (RFC 7617 §2), which nobody has compared yet. `None` for what is
+    /// malformed or no UTF-8, and where there are several `Authorization` headers, of which none is trusted.
+    ///
+    /// They travel in the clear but for TLS, and browsers send them along with requests that other sites cause.
+    ///
+    /// ```
+    /// use rwf::http::constant_time_eq;
+    /// use rwf::prelude::*;
+    ///
+    /// # let password = "open sesame";
+    /// let request = Request::get("/").header("Authorization", "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+    /// let Some((user, secret)) = request.build().basic_auth() else {
+    ///     panic!("answer `Response::unauthorized().challenge(\"Basic\", \"cave\")`");
+    /// };
+    /// assert!(user == "Aladdin" && constant_time_eq(secret, password));
+    /// ```
+    #[must_use]
+    pub fn basic_auth(&self) -> Option<(String, String)> {
+        credentials::basic(&self.shared.parsed.headers)
     }
 
     /// The value of a cookie.
@@ -167,28 +239,91 @@ impl Request {
         str::from_utf8(self.body()).map_err(|error| Error::new(error).with_status(400))
     }
 
-    /// Who sent it: the other end of the TCP connection, which may be a proxy. An IPv4 address is one also where the
-    /// server listens on an IPv6 address.
+    /// The body's value, which is JSON. With the feature `json`.
+    ///
+    /// ```
+    /// use rwf::prelude::*;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Order { item: String, count: u32 }
+    ///
+    /// fn order(request: &Request) -> Result<Response, Error> {
+    ///     let Order { item, count } = request.json()?;
+    ///     Ok(Response::new().text(format!("{count} of {item}")))
+    /// }
+    ///
+    /// let request = Request::post("/orders").header("Content-Type", "application/json");
+    /// let response = order(&request.body(r#"{"item": "tea", "count": 2}"#).build())?;
+    /// assert_eq!(response.body_bytes(), b"2 of tea");
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The body is no JSON, or that of another value: a 400 when it is passed on through `?`. Or its `Content-Type` is not
+    /// `application/json`, which no form of another site can send: a 415. A body over
+    /// [`max_body_size`](crate::http::Server::max_body_size) is a 413 before it comes here.
+    #[cfg(feature = "json")]
+    pub fn json<'a, T: serde_core::Deserialize<'a>>(&'a self) -> Result<T, JsonError> {
+        match self.shared.parsed.headers.single("Content-Type") {
+            Ok(Some(content_type)) if json::is_json(content_type) => json::read_bytes(self.body()),
+            _ => Err(JsonError::media_type(self.header("Content-Type"))),
+        }
+    }
+
+    /// Who sent it: the other end of the connection, which may be a proxy.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.shared.peer
+    }
+
+    /// The address of the [`peer`](Self::peer); `0.0.0.0:0`, which nobody has, over a Unix socket. An IPv4 address is one
+    /// also where the server listens on an IPv6 address.
     #[must_use]
     pub fn peer_addr(&self) -> SocketAddr {
-        self.shared.peer
+        self.peer().addr()
     }
 
     /// The client's address: that of [`peer_addr`](Self::peer_addr), or what `X-Forwarded-For` says where the peer is a
     /// [trusted proxy](crate::http::Server::trust_proxy).
     #[must_use]
     pub fn client_ip(&self) -> IpAddr {
-        peer::client_ip(&self.shared.parsed.headers, self.peer_addr().ip(), self.trusted_proxies())
+        self.client().ip()
     }
 
-    /// Whether the client came over TLS, as `X-Forwarded-Proto` of a
+    /// The peer, or whom it forwards for, if it is trusted.
+    pub(crate) fn client(&self) -> Peer {
+        peer::client(&self.shared.parsed.headers, self.peer(), self.trusted_proxies())
+    }
+
+    /// Whether the client came over TLS: to this server, or as `X-Forwarded-Proto` of a
     /// [trusted proxy](crate::http::Server::trust_proxy) says.
     #[must_use]
     pub fn is_secure(&self) -> bool {
-        peer::is_secure(&self.shared.parsed.headers, self.peer_addr().ip(), self.trusted_proxies())
+        let Shared { parsed, has_secure_peer, .. } = &*self.shared;
+        let told = peer::is_secure(&parsed.headers, &self.peer(), self.trusted_proxies());
+        told.unwrap_or(*has_secure_peer)
     }
 
-    fn trusted_proxies(&self) -> &[IpAddr] {
+    /// The certificate of the client, where the server [asks for one](crate::http::Tls::require_client_certificates). Behind a
+    /// proxy it is the proxy's.
+    ///
+    /// ```
+    /// use rwf::prelude::*;
+    ///
+    /// fn whoami(request: &Request) -> Result<Response, Error> {
+    ///     let name = request.client_certificate().and_then(|certificate| certificate.common_name());
+    ///     Ok(name.map_or_else(Response::forbidden, |name| Response::new().text(name)))
+    /// }
+    /// # assert_eq!(whoami(&Request::get("/").build()).unwrap().status_code().code(), 403);
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.shared.client_certificate.as_ref()
+    }
+
+    fn trusted_proxies(&self) -> &[Proxy] {
         &self.settings().trusted_proxies
     }
 
@@ -261,6 +396,31 @@ impl Request {
         Self { shared: Arc::clone(&self.shared), user: Some(session.into()) }
     }
 
+    /// Adds a header to the answer to this request, whatever that will be: a response, the 101 that opens a WebSocket, or what
+    /// an error or a panic of the controller becomes. It is for a controller that stands before another one, and does not
+    /// see all of these; others give their [`Response`] its headers. [`Controller`](crate::controller::Controller) has an
+    /// example.
+    ///
+    /// The server's own are left out: those of the handshake, `Sec-WebSocket-` and `Upgrade`, and those of a response that
+    /// it sets itself. A name or value that no header can have makes the response a 500 with a line in the log. After a
+    /// WebSocket has opened it is too late.
+    pub fn append_response_header(&self, name: &str, value: impl Into<String>) {
+        let header = (name.to_owned(), value.into());
+        self.shared.response_headers.lock().push(header);
+    }
+
+    /// Adds what was told to [`append_response_header`](Self::append_response_header).
+    pub(crate) fn add_headers_to(&self, response: Response) -> Response {
+        let is_of_handshake = |name: &str| {
+            let start = name.as_bytes().get(.."Sec-WebSocket-".len());
+            name.eq_ignore_ascii_case("Upgrade")
+                || start.is_some_and(|start| start.eq_ignore_ascii_case(b"Sec-WebSocket-"))
+        };
+        let headers = self.shared.response_headers.lock();
+        let own = headers.iter().filter(|(name, _)| !is_of_handshake(name));
+        own.fold(response, |response, (name, value)| response.append_header(name, value.as_str()))
+    }
+
     /// The first subprotocol that the client offers and that is in `spoken`: what a WebSocket with these
     /// [`subprotocols`](crate::controller::Websocket::subprotocols) uses (RFC 6455 §4.2.2).
     #[must_use]
@@ -271,6 +431,11 @@ impl Request {
 
     pub(crate) fn parsed(&self) -> &Parsed {
         &self.shared.parsed
+    }
+
+    /// The server that it came to; one that nobody knows where it came to none.
+    pub(crate) fn server(&self) -> ServerId {
+        self.shared.server
     }
 
     /// The settings of its server.
@@ -295,6 +460,14 @@ impl Request {
         let is_foreign = |origin| !is_of_host(origin, host, self.is_secure());
         self.header("Sec-Fetch-Site").is_some_and(|site| site == "cross-site")
             || self.header("Origin").is_some_and(is_foreign)
+    }
+
+    /// It does not become a WebSocket.
+    pub(crate) fn note_refusal(&self, reason: Refusal) {
+        let Some(upgrade) = &self.shared.upgrade else { return };
+        if let Some(upgrade) = &*upgrade.lock() {
+            upgrade.connection.context.counters.note_refusal(reason);
+        }
     }
 
     /// Takes the connection out of the request.
@@ -330,7 +503,7 @@ impl fmt::Debug for Request {
         f.debug_struct("Request")
             .field("method", &self.method())
             .field("path", &self.path())
-            .field("peer", &self.peer_addr())
+            .field("peer", &self.peer())
             .field("session", &session)
             .finish_non_exhaustive()
     }

@@ -9,6 +9,7 @@ use crate::http::headers::{Headers, is_field_value, is_token};
 use crate::http::method::Method;
 use crate::http::parser::Parsed;
 use crate::http::path::{self, Parameters};
+use crate::net::peer::Peer;
 
 /// A request in the making, for tests of controllers and for programs that call their controllers themselves: made by
 /// [`Request::get`], [`Request::post`] or [`Request::builder`].
@@ -61,7 +62,7 @@ use crate::http::path::{self, Parameters};
 pub struct RequestBuilder {
     parsed: Parsed,
     parameters: Parameters,
-    peer: SocketAddr,
+    peer: Peer,
 }
 
 impl Request {
@@ -137,7 +138,7 @@ impl Request {
                 body: Vec::new(),
             },
             parameters: Parameters::new(),
-            peer: (Ipv4Addr::LOCALHOST, 0).into(),
+            peer: Peer::Tcp((Ipv4Addr::LOCALHOST, 0).into()),
         }
     }
 }
@@ -204,9 +205,13 @@ impl RequestBuilder {
     }
 
     /// Sets who sends it: what [`Request::peer_addr`] says.
-    pub fn peer_addr(mut self, peer: impl Into<SocketAddr>) -> Self {
+    pub fn peer_addr(self, peer: impl Into<SocketAddr>) -> Self {
+        self.peer(peer.into())
+    }
+
+    /// Sets who sends it: what [`Request::peer`] says, over a Unix socket for example.
+    pub fn peer(mut self, peer: impl Into<Peer>) -> Self {
         self.peer = peer.into();
-        self.peer.set_ip(self.peer.ip().to_canonical());
         self
     }
 
@@ -275,6 +280,10 @@ mod tests {
         assert_eq!(*built.parsed(), full);
         let pairs: Vec<_> = built.queries().collect();
         assert_eq!(pairs, [("d", "e f"), ("g", "?/")]);
+        assert_eq!(
+            (built.query_string(), Request::get("/").build().query_string()),
+            ("d=e+f&g=?/", "")
+        );
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The limits and timeouts of a server, with their defaults; `Server` has the setters and their documentation.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::base::rate::Rate;
 use crate::base::rule::{self, Checked};
 use crate::http::headers::is_token;
 use crate::http::host::is_literal;
+use crate::http::peer::Proxy;
 use crate::websocket::settings::Websocket;
 
 /// The values of one server.
@@ -26,7 +26,10 @@ pub(crate) struct Settings {
     pub(crate) max_queued_bytes: usize,
     pub(crate) handler_warning: Duration,
     pub(crate) allowed_hosts: Vec<String>,
-    pub(crate) trusted_proxies: Vec<IpAddr>,
+    pub(crate) trusted_proxies: Vec<Proxy>,
+    pub(crate) proxy_protocol: Vec<Proxy>,
+    pub(crate) ipv6_only: bool,
+    pub(crate) unix_mode: u32,
     pub(crate) backlog: u32,
     pub(crate) stack_size: usize,
     pub(crate) spare_threads: usize,
@@ -54,6 +57,9 @@ impl Default for Settings {
             handler_warning: Duration::from_secs(30),
             allowed_hosts: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
+            ipv6_only: false,
+            unix_mode: 0o600,
             backlog: 4096,
             stack_size: 2 << 20,
             spare_threads: 16,
@@ -92,6 +98,9 @@ impl Settings {
             handler_warning,
             allowed_hosts,
             trusted_proxies: _,
+            proxy_protocol: _,
+            ipv6_only: _,
+            unix_mode,
             // The system makes of it what it can.
             backlog: _,
             stack_size,
@@ -111,6 +120,7 @@ impl Settings {
         rule::at_least("max_connections_per_peer", *max_connections_per_peer, 1)?;
         rule::at_least("max_connections_per_session", *max_connections_per_session, 1)?;
         rule::rate("handshake_rate_per_peer", *handshake_rate_per_peer)?;
+        rule::mode("unix_mode", *unix_mode)?;
         rule::between("stack_size", *stack_size, LEAST_STACK, MOST_STACK)?;
         rule::all(
             "allow_host",

@@ -6,15 +6,19 @@ use std::time::{Duration, Instant};
 
 use crate::base::deadline;
 use crate::comms::client::Client;
-use crate::comms::reach::{SendError, ServerComms};
+use crate::comms::outcome::SendError;
+use crate::comms::server::ServerComms;
 use crate::comms::session::{ConnectionId, SessionId};
 use crate::controller::request::Request;
 use crate::controller::session::Session;
+use crate::controller::slowest::Call;
 use crate::websocket::close::{Cause, Close, CloseCode, Closed, InvalidClose};
-use crate::websocket::frame::Frame;
-use crate::websocket::message::Message;
+use crate::websocket::message::{Message, Outgoing};
+use crate::websocket::prepared::PreparedMessage;
 use crate::websocket::reader::{Reader, TimedOut};
-use crate::websocket::sender::Patience;
+use crate::websocket::room::Patience;
+use crate::websocket::sender::Place;
+use crate::websocket::traffic::COUNTS;
 
 /// One open WebSocket, on the thread that serves it.
 ///
@@ -73,12 +77,19 @@ pub struct Socket {
     reader: Option<Box<Reader>>,
     /// Whether [`recv`](Self::recv) has said that there is nothing more.
     has_told_end: bool,
+    /// What the program does now, and since when, if that is timed.
+    timed: Option<(Call, Instant)>,
 }
 
 impl Socket {
     /// The socket of a session, which has one at a time.
     pub(crate) fn new(session: &Rc<Session>) -> Self {
-        Self { session: Rc::clone(session), reader: session.take_reader(), has_told_end: false }
+        Self {
+            session: Rc::clone(session),
+            reader: session.take_reader(),
+            has_told_end: false,
+            timed: Some((Call::Connection, Instant::now())),
+        }
     }
 
     /// Waits for the next message; `Ok(None)` when the WebSocket is over, in whatever way: [`closed`](Self::closed) says
@@ -87,6 +98,7 @@ impl Socket {
     /// # Errors
     ///
     /// It has said `Ok(None)` before. So a loop that does not look for the end ends with `?`.
+    #[inline]
     pub fn recv(&mut self) -> Result<Option<Message>, RecvError> {
         let message = self.recv_any();
         if message.is_none() && std::mem::replace(&mut self.has_told_end, true) {
@@ -97,9 +109,9 @@ impl Socket {
 
     /// Like [`recv`](Self::recv), for those who stop at the first `None`.
     pub(crate) fn recv_any(&mut self) -> Option<Message> {
-        self.session.connection.leave_handler();
+        self.will_receive();
         let message = self.reader.as_mut().and_then(|reader| reader.recv());
-        self.has_received(message.is_none());
+        self.has_received(Some(if message.is_some() { Call::Message } else { Call::Close }));
         message
     }
 
@@ -130,9 +142,13 @@ impl Socket {
     ///
     /// None came, or the WebSocket is over.
     pub fn recv_deadline(&mut self, deadline: Instant) -> Result<Message, RecvTimeoutError> {
-        self.session.connection.leave_handler();
+        self.will_receive();
         let received = self.reader.as_mut().map_or(Ok(None), |reader| reader.recv_until(deadline));
-        self.has_received(matches!(received, Ok(None)));
+        self.has_received(match received {
+            Ok(Some(_)) => Some(Call::Message),
+            Ok(None) => Some(Call::Close),
+            Err(TimedOut) => None,
+        });
         match received {
             Ok(Some(message)) => Ok(message),
             Ok(None) => Err(RecvTimeoutError::Disconnected),
@@ -157,16 +173,42 @@ impl Socket {
         Iter { socket: self }
     }
 
-    /// The program goes on.
-    fn has_received(&mut self, is_over: bool) {
-        self.session.connection.enter_handler();
-        if is_over {
+    /// The program waits.
+    #[inline]
+    fn will_receive(&mut self) {
+        self.session.connection.leave_handler();
+        self.note_handler();
+    }
+
+    /// The program goes on, with a message, with the end, or without either. Of messages that have arrived together the
+    /// first is timed: a clock costs as much as a good part of a message.
+    #[inline]
+    fn has_received(&mut self, call: Option<Call>) {
+        self.session.connection.enter_handler(call.unwrap_or(Call::Message));
+        let mut has_read = || self.reader.as_mut().is_some_and(|reader| reader.has_read());
+        if call == Some(Call::Close) {
             self.end();
+        } else if COUNTS && call == Some(Call::Message) && has_read() {
+            self.timed = Some((Call::Message, Instant::now()));
+        }
+    }
+
+    /// What the program did is done.
+    #[inline]
+    fn note_handler(&mut self) {
+        if let Some((call, began)) = self.timed.take() {
+            self.session.note_handler(call, began);
         }
     }
 
     /// Ends it for the program: nothing more is received, and nothing can be sent to it.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn end(&mut self) -> Option<&Closed> {
+        if !matches!(self.timed, Some((Call::Close, _))) {
+            self.note_handler();
+            self.timed = Some((Call::Close, Instant::now()));
+        }
         self.reader.as_mut().map(|reader| self.session.end(reader))
     }
 
@@ -178,7 +220,7 @@ impl Socket {
     ///
     /// The client has left or is being closed, or its outbox is full: then it is closed as too slow, unless the
     /// [settings](crate::controller::Overflow) have the message refused.
-    pub fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+    pub fn send(&self, message: impl Into<Outgoing>) -> Result<(), SendError> {
         self.send_with(message.into(), Patience::Settings)
     }
 
@@ -187,7 +229,7 @@ impl Socket {
     /// # Errors
     ///
     /// The client has left or is being closed, or its outbox is full; it is not closed for that.
-    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+    pub fn try_send(&self, message: impl Into<Outgoing>) -> Result<(), SendError> {
         self.send_with(message.into(), Patience::Until(None))
     }
 
@@ -198,15 +240,40 @@ impl Socket {
     /// The client has left or is being closed, or its outbox stays full; it is not closed for that.
     pub fn send_timeout(
         &self,
-        message: impl Into<Message>,
+        message: impl Into<Outgoing>,
         timeout: Duration,
     ) -> Result<(), SendError> {
         self.send_with(message.into(), Patience::Until(Some(deadline::after(timeout))))
     }
 
-    fn send_with(&self, message: Message, patience: Patience) -> Result<(), SendError> {
-        let sent = self.session.outbox.send_with(&Frame::message(message), patience);
-        sent.map_err(SendError::from)
+    fn send_with(&self, message: Outgoing, patience: Patience) -> Result<(), SendError> {
+        self.send_in(Place::Last, message, patience)
+    }
+
+    #[inline]
+    fn send_in(
+        &self,
+        place: Place<'_>,
+        message: Outgoing,
+        patience: Patience,
+    ) -> Result<(), SendError> {
+        let sent = self.session.outbox.send_in(place, &PreparedMessage::new(message), patience);
+        sent.map(drop).map_err(SendError::from)
+    }
+
+    /// Sends the newest value of a key, as [`Comms::send_latest`](crate::comms::Comms::send_latest) does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn send_latest(&self, key: &str, message: impl Into<Outgoing>) -> Result<(), SendError> {
+        self.send_in(Place::Key(key), message.into(), Patience::Settings)
+    }
+
+    /// How many messages were dropped for newer ones, where [`Overflow::DropOldest`](crate::controller::Overflow) says so.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.session.outbox.dropped()
     }
 
     /// Closes the WebSocket: what is queued goes out first, then the close frame, and nothing is received any more.
@@ -269,6 +336,7 @@ impl Socket {
 /// Gives the connection back to the thread that serves it: dropping a socket early closes nothing by itself.
 impl Drop for Socket {
     fn drop(&mut self) {
+        self.note_handler();
         if let Some(reader) = self.reader.take() {
             self.session.restore_reader(reader);
         }

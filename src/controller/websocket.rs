@@ -128,8 +128,8 @@ pub trait WebsocketController: Send + Sync {
     ///
     /// The request's connection was used already, or the request was [built](Request::get) without one.
     async fn handle(&self, request: &Request) -> Result<Response, Error> {
-        let settings = self.websocket(request.settings().websocket.clone());
-        session::run(request, &settings, name_of::<Self>(), |session| serve(self, session))
+        let settings = |defaults| self.websocket(defaults);
+        session::run(request, settings, name_of::<Self>(), |session| serve(self, session))
     }
 }
 
@@ -137,15 +137,9 @@ pub trait WebsocketController: Send + Sync {
 fn serve<C: WebsocketController + ?Sized>(controller: &C, session: &Rc<Session>) -> Close {
     let client = &session.client;
     let mut socket = Socket::new(session);
-    let mut served =
-        call(session, "handle_connection", || block_on(controller.handle_connection(client)));
-    while served.is_ok()
-        && let Some(message) = socket.recv_any()
-    {
-        served = call(session, "handle_message", || {
-            block_on(controller.handle_message(client, message))
-        });
-    }
+    let begin = || block_on(controller.handle_connection(client));
+    let begun = call(session, "handle_connection", begin);
+    let served = begun.and_then(|()| receive(controller, session, &mut socket));
     if let Err(close) = served {
         session.outbox.seal(close, Cause::Program);
     }
@@ -155,6 +149,24 @@ fn serve<C: WebsocketController + ?Sized>(controller: &C, session: &Rc<Session>)
         let _ = session.guard("handle_close", close);
     }
     Close::new(CloseCode::NORMAL, "")
+}
+
+/// Hands the messages over, until a handler fails or there are no more.
+///
+/// Apart, so that the frame below the handlers stays small: at thousands of connections each line of a stack is out of
+/// the caches by the next message.
+#[inline(never)]
+fn receive<C: WebsocketController + ?Sized>(
+    controller: &C,
+    session: &Session,
+    socket: &mut Socket,
+) -> Result<(), Close> {
+    while let Some(message) = socket.recv_any() {
+        call(session, "handle_message", || {
+            block_on(controller.handle_message(&session.client, message))
+        })?;
+    }
+    Ok(())
 }
 
 /// Calls a handler. What a send failed with ends the handler, and leaves its connection open.

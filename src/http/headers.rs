@@ -26,6 +26,9 @@ impl Headers {
 
     /// Takes all fields of that name away.
     pub(crate) fn remove(&mut self, name: &str) {
+        if self.get(name).is_none() {
+            return;
+        }
         let mut others = Self::default();
         for (key, value) in self.iter().filter(|(key, _)| !key.eq_ignore_ascii_case(name)) {
             others.append(key, value);

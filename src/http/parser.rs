@@ -83,6 +83,11 @@ impl Parser {
         read(&mut self.buffer)
     }
 
+    /// The first byte of what has arrived behind the last request.
+    pub(crate) fn first_byte(&self) -> Option<u8> {
+        self.buffer.first().copied()
+    }
+
     /// What came behind the last request: the next one, or the first frames of a client that did not wait.
     pub(crate) fn take_rest(&mut self) -> Vec<u8> {
         mem::take(&mut self.buffer)

@@ -1,12 +1,20 @@
 //! Responses: a builder, and their bytes (RFC 9112 §4).
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use crate::base::contained::contained;
 use crate::http::cookie::Cookie;
+use crate::http::credentials;
+use crate::http::file::FilePart;
 use crate::http::headers::{Headers, is_field_value, is_token};
+#[cfg(feature = "json")]
+use crate::http::json;
 use crate::http::status::Status;
 
 /// Most heads are shorter, that of a 101 with a session cookie too.
@@ -33,13 +41,20 @@ const COPIED_BODY: usize = 4 << 10;
 pub struct Response {
     status: Status,
     headers: Headers,
-    body: Bytes,
-    /// The first header or cookie that cannot be sent.
+    body: Body,
+    /// The first header, cookie or value that cannot be sent.
     invalid: Option<String>,
     /// What the log says about the response beside its status.
     note: Option<String>,
     /// The connection went on as a WebSocket and has ended: nothing is left to answer.
     is_over: bool,
+}
+
+/// What a response brings, and where from.
+#[derive(Debug, Clone)]
+enum Body {
+    Bytes(Bytes),
+    File(FilePart),
 }
 
 macro_rules! by_name {
@@ -59,7 +74,7 @@ impl Response {
         Self {
             status: Status::OK,
             headers: Headers::default(),
-            body: Bytes::new(),
+            body: Body::Bytes(Bytes::new()),
             invalid: None,
             note: None,
             is_over: false,
@@ -74,7 +89,7 @@ impl Response {
     by_name! {
         /// 400 with its phrase as text.
         bad_request BAD_REQUEST
-        /// 401 with its phrase as text.
+        /// 401 with its phrase as text. It needs a [`challenge`](Self::challenge) beside it.
         unauthorized UNAUTHORIZED
         /// 403 with its phrase as text.
         forbidden FORBIDDEN
@@ -147,11 +162,75 @@ impl Response {
         self.body("text/html; charset=utf-8", html.into())
     }
 
+    /// Sets the body: `value` as JSON. One that JSON cannot hold makes the response a 500 with a line in the log. With the
+    /// feature `json`.
+    ///
+    /// ```
+    /// use rwf::prelude::*;
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Status { clients: usize }
+    ///
+    /// fn status(request: &Request) -> Result<Response, Error> {
+    ///     Ok(Response::new().json(&Status { clients: 3 }))
+    /// }
+    ///
+    /// assert_eq!(status(&Request::get("/status").build())?.body_bytes(), br#"{"clients":3}"#);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[cfg(feature = "json")]
+    #[must_use]
+    pub fn json<T: serde_core::Serialize + ?Sized>(mut self, value: &T) -> Self {
+        let text = json::write(value).unwrap_or_else(|error| {
+            self.invalid.get_or_insert_with(|| error.to_string());
+            String::new()
+        });
+        self.body("application/json", text)
+    }
+
     /// Sets the body: bytes, as `application/octet-stream` unless a `Content-Type` is set after it. A `Bytes` that many
     /// responses share is in memory once, however many clients are slow to take it.
     #[must_use]
     pub fn bytes(self, bytes: impl Into<Bytes>) -> Self {
         self.body("application/octet-stream", bytes)
+    }
+
+    /// Sets the body: the content of a file, from its first byte to what is its last now, as `application/octet-stream`
+    /// unless a `Content-Type` is set after it. It is read in pieces of 64 KiB while the client takes it, so that it may be
+    /// of any length. A file that becomes shorter meanwhile cuts the connection: the client was told its length.
+    ///
+    /// For a whole folder there is [`StaticFiles`](crate::controller::StaticFiles).
+    ///
+    /// ```
+    /// use rwf::prelude::*;
+    /// use std::fs::File;
+    ///
+    /// fn report(request: &Request) -> Result<Response, Error> {
+    ///     let name = "attachment; filename=report.pdf";
+    ///     let response = Response::new().file(File::open("report.pdf")?)?;
+    ///     Ok(response.header("Content-Type", "application/pdf").header("Content-Disposition", name))
+    /// }
+    ///
+    /// let route = route!("/report" => report);
+    /// # let _ = route;
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system does not tell the file's length, or it is no regular file, whose length is known beforehand.
+    pub fn file(self, file: File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            let reason = "a response takes regular files alone, whose length is known beforehand";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        Ok(self.file_part("application/octet-stream", file, 0..metadata.len()))
+    }
+
+    /// Sets the body: a part of a file.
+    pub(crate) fn file_part(mut self, content_type: &str, file: File, range: Range<u64>) -> Self {
+        self.body = Body::File(FilePart::new(file, range));
+        self.header("Content-Type", content_type)
     }
 
     /// Sends the client to `location`: a 302, or another status that is set after it.
@@ -160,8 +239,24 @@ impl Response {
         self.status(Status::FOUND).header("Location", location)
     }
 
+    /// Tells a client how to say who it is, which a 401 has to (RFC 9110 §15.5.2): `Basic` has browsers ask for a user and a
+    /// password, `Bearer` is for programs with tokens. The realm names what the credentials are for. Another challenge
+    /// beside it offers a choice.
+    ///
+    /// ```
+    /// use rwf::http::Response;
+    ///
+    /// let refusal = Response::unauthorized().challenge("Basic", "chat");
+    /// let challenge = refusal.header_value("WWW-Authenticate");
+    /// assert_eq!(challenge, Some(r#"Basic realm="chat", charset="UTF-8""#));
+    /// ```
+    #[must_use]
+    pub fn challenge(self, scheme: &str, realm: &str) -> Self {
+        self.append_header("WWW-Authenticate", credentials::challenge(scheme, realm))
+    }
+
     fn body(mut self, content_type: &str, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
+        self.body = Body::Bytes(body.into());
         self.header("Content-Type", content_type)
     }
 
@@ -171,10 +266,26 @@ impl Response {
         self.status
     }
 
-    /// The body.
+    /// The body; empty where it is a [`file`](Self::file).
     #[must_use]
     pub fn body_bytes(&self) -> &[u8] {
-        &self.body
+        match &self.body {
+            Body::Bytes(bytes) => bytes,
+            Body::File(_) => &[],
+        }
+    }
+
+    /// The file that follows the head, but for a `HEAD` request.
+    pub(crate) fn body_file(&self, for_head: bool) -> Option<&FilePart> {
+        match &self.body {
+            Body::File(part) if !for_head && !self.is_without_content() => Some(part),
+            Body::File(_) | Body::Bytes(_) => None,
+        }
+    }
+
+    /// Whether its status has no content. A 205 has a length and no content (RFC 9110 §15.3.6).
+    fn is_without_content(&self) -> bool {
+        self.status.is_bodiless() || self.status == 205
     }
 
     /// The first value of that header.
@@ -198,6 +309,11 @@ impl Response {
         self.note.take()
     }
 
+    /// The first header, cookie or value that cannot be sent.
+    pub(crate) fn invalid(&self) -> Option<&str> {
+        self.invalid.as_deref()
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.is_over
     }
@@ -208,12 +324,14 @@ impl Response {
     }
 
     /// The response, or a 500 if it cannot be sent: a 1xx is no answer, and a header may be impossible.
-    pub(crate) fn or_internal_error(self) -> Self {
-        let what = match self.invalid {
+    pub(crate) fn or_internal_error(mut self) -> Self {
+        let what = match self.invalid.take() {
             None if self.status.code() >= 200 => return self,
             None => format!("the status {}", self.status),
             Some(what) => what,
         };
+        // Its body may be memory of the program's own, with a destructor that panics.
+        contained(|| drop(self));
         Self::internal_error().note(format!("the response cannot be sent: {what}"))
     }
 
@@ -225,13 +343,16 @@ impl Response {
     }
 
     /// The bytes of the whole response, in two parts: what is made for it, and a long body from where it lies.
-    /// `for_head` leaves the body out but not its length (RFC 9110 §9.3.2).
+    /// `for_head` leaves the body out but not its length (RFC 9110 §9.3.2). A [file](Self::body_file) comes behind both.
     pub(crate) fn encode(&self, for_head: bool, connection: Option<&str>) -> (Vec<u8>, &[u8]) {
         let mut head = self.encode_head();
-        // A 205 has a length and no content (RFC 9110 §15.3.6).
-        let body = if self.status == 205 { &[] } else { &*self.body };
+        let body = if self.is_without_content() { &[] } else { self.body_bytes() };
         if !self.status.is_bodiless() {
-            let _ = write!(head, "Content-Length: {}\r\n", body.len());
+            let length = match &self.body {
+                Body::File(part) if !self.is_without_content() => part.len(),
+                Body::File(_) | Body::Bytes(_) => body.len() as u64,
+            };
+            let _ = write!(head, "Content-Length: {length}\r\n");
         }
         let is_of_the_author = |option: &&str| {
             !option.eq_ignore_ascii_case("close") && !option.eq_ignore_ascii_case("keep-alive")
@@ -243,7 +364,7 @@ impl Response {
         }
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
-        if for_head || self.status.is_bodiless() {
+        if for_head {
             return (bytes, &[]);
         }
         if body.len() <= COPIED_BODY {

@@ -1,5 +1,12 @@
 //! Sockets, the system they come from, and the clock that watches them. No protocol.
 
+pub(crate) mod listener;
 pub(crate) mod os;
+pub(crate) mod peer;
+pub(crate) mod socket;
+#[cfg(unix)]
+pub(crate) mod socket_file;
 pub(crate) mod stream;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod watchdog;

@@ -1,20 +1,30 @@
 //! What depends on the operating system, each a plain function with a way for every system.
 
+use std::fs::{File, Metadata};
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
+#[cfg(unix)]
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, SystemTime};
 
-/// How long to try to wake a blocked `accept`.
-const WAKE_TIME: Duration = Duration::from_secs(5);
-/// The longest pause between two attempts to wake it.
-const MAX_WAKE_PAUSE: Duration = Duration::from_millis(100);
+#[cfg(unix)]
+use socket2::SockAddr;
+
+#[cfg(unix)]
+use crate::net::peer::PeerCredentials;
+use crate::net::socket::Socket;
+
+/// What system calls take: a descriptor, on systems that have them.
+#[cfg(not(unix))]
+pub(crate) trait AsFd {}
+
+#[cfg(not(unix))]
+impl<T> AsFd for T {}
 
 /// Writes what the kernel takes at once, without blocking; [`io::ErrorKind::WouldBlock`] when it takes nothing.
 ///
 /// `MSG_DONTWAIT` concerns this call alone, where `O_NONBLOCK` would concern the reader of the socket too.
 /// Systems without it always say `WouldBlock`, and write with [`send_patiently`] and [`send_within`] alone.
-pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+pub(crate) fn send_now(stream: &impl AsFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     #[cfg(unix)]
     {
         use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
@@ -40,7 +50,7 @@ pub(crate) fn send_now(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result
 ///
 /// Linux calls a socket writable when a third of its send buffer is free, megabytes perhaps, so a client that reads
 /// slowly but steadily may be writable long before this says so.
-pub(crate) fn wait_writable(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
+pub(crate) fn wait_writable(stream: &Socket, timeout: Duration) -> io::Result<()> {
     #[cfg(unix)]
     {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -57,7 +67,7 @@ pub(crate) fn wait_writable(stream: &TcpStream, timeout: Duration) -> io::Result
 /// # Errors
 ///
 /// [`io::ErrorKind::WouldBlock`] or [`io::ErrorKind::TimedOut`] when the peer took nothing.
-pub(crate) fn send_patiently(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+pub(crate) fn send_patiently(stream: &Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     #[cfg(unix)]
     {
         send_now(stream, slices)
@@ -69,8 +79,11 @@ pub(crate) fn send_patiently(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::
 }
 
 /// Whether a socket whose reading was shut down still takes what the peer sends, so that a read that waits can be ended
-/// that way. Linux does, until our own end of the stream is sent; others drop it, or answer it with a reset.
-pub(crate) const CAN_INTERRUPT_READS: bool = cfg!(target_os = "linux");
+/// that way. Linux does over TCP, until our own end of the stream is sent; others drop it, or answer it with a reset. Over
+/// Unix sockets the peer's writes fail.
+pub(crate) fn can_interrupt_reads(stream: &Socket) -> bool {
+    cfg!(target_os = "linux") && matches!(stream, Socket::Tcp(_))
+}
 
 /// Writes some of `slices`, waiting up to `timeout` for the peer to take anything at all.
 ///
@@ -78,7 +91,7 @@ pub(crate) const CAN_INTERRUPT_READS: bool = cfg!(target_os = "linux");
 ///
 /// [`io::ErrorKind::WouldBlock`] or [`io::ErrorKind::TimedOut`] when it took nothing.
 pub(crate) fn send_within(
-    stream: &TcpStream,
+    stream: &Socket,
     slices: &[IoSlice<'_>],
     timeout: Duration,
 ) -> io::Result<usize> {
@@ -90,8 +103,32 @@ pub(crate) fn send_within(
     #[cfg(not(unix))]
     {
         use std::io::Write;
+        let Socket::Tcp(stream) = stream;
         stream.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))?;
         (&*stream).write_vectored(slices)
+    }
+}
+
+/// Limits how many bytes wait in the kernel to be sent, beside those that are on their way.
+pub(crate) fn limit_unsent(stream: &Socket, bytes: usize) -> io::Result<()> {
+    use socket2::SockRef;
+    match stream {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        Socket::Tcp(stream) => {
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            SockRef::from(stream).set_tcp_notsent_lowat(bytes)
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        Socket::Tcp(stream) => SockRef::from(stream).set_send_buffer_size(bytes),
+        #[cfg(unix)]
+        Socket::Unix(stream) => {
+            let stream = SockRef::from(stream);
+            if bytes >= stream.send_buffer_size()? {
+                return Ok(());
+            }
+            // Linux doubles what it is told.
+            stream.set_send_buffer_size(if cfg!(target_os = "linux") { bytes / 2 } else { bytes })
+        }
     }
 }
 
@@ -99,10 +136,11 @@ pub(crate) fn send_within(
 /// Reads and writes then fail with [`io::ErrorKind::ConnectionAborted`].
 ///
 /// The peer's kernel takes a little now and then even when the peer reads nothing, because it enlarges its buffer: a
-/// write that succeeds is no proof of a peer that reads.
-pub(crate) fn set_stall_timeout(stream: &TcpStream, timeout: Option<Duration>) {
+/// write that succeeds is no proof of a peer that reads. Over Unix sockets it is one, so this does nothing there: all that
+/// the peer has not read is in the buffer of ours, whose size stays.
+pub(crate) fn set_stall_timeout(stream: &Socket, timeout: Option<Duration>) {
     #[cfg(target_os = "linux")]
-    {
+    if let Socket::Tcp(stream) = stream {
         let millis = timeout.map_or(0, |timeout| timeout.as_millis().max(1));
         let millis = u32::try_from(millis).unwrap_or(0);
         // It fails for a connection that has ended, which needs none.
@@ -124,7 +162,7 @@ fn given_up(error: rustix::io::Errno) -> io::Error {
 }
 
 /// Appends one read to `buffer`, at most its spare capacity, without zeroing it first. `Ok(0)` is the end.
-pub(crate) fn read_spare(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
+pub(crate) fn read_spare(stream: &Socket, buffer: &mut Vec<u8>) -> io::Result<usize> {
     debug_assert!(buffer.capacity() > buffer.len(), "a read needs room");
     #[cfg(unix)]
     {
@@ -135,6 +173,7 @@ pub(crate) fn read_spare(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result
         use std::io::Read;
         let filled = buffer.len();
         buffer.resize(buffer.capacity(), 0);
+        let Socket::Tcp(stream) = stream;
         let read = (&*stream).read(&mut buffer[filled..]);
         buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
         read
@@ -146,7 +185,7 @@ pub(crate) fn read_spare(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result
 /// # Errors
 ///
 /// [`io::ErrorKind::WouldBlock`] when nothing has arrived; elsewhere than on Unix it waits a millisecond to find out.
-pub(crate) fn read_now(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
+pub(crate) fn read_now(stream: &Socket, buffer: &mut Vec<u8>) -> io::Result<usize> {
     #[cfg(unix)]
     {
         receive(stream, buffer, rustix::net::RecvFlags::DONTWAIT)
@@ -163,7 +202,7 @@ pub(crate) fn read_now(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result<u
 
 #[cfg(unix)]
 fn receive(
-    stream: &TcpStream,
+    stream: &Socket,
     buffer: &mut Vec<u8>,
     flags: rustix::net::RecvFlags,
 ) -> io::Result<usize> {
@@ -201,6 +240,23 @@ impl Stop {
             let _ = (&self.pipe).write(&[0]);
         }
     }
+
+    /// Waits until `socket` can be read from or accepted from.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Interrupted`] when the stop is told, or by a signal.
+    #[cfg(unix)]
+    pub(crate) fn wait_for(&self, socket: &impl AsFd) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let mut waits =
+            [PollFd::new(socket, PollFlags::IN), PollFd::new(&self.told, PollFlags::IN)];
+        poll(&mut waits, None)?;
+        if !waits[1].revents().is_empty() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(())
+    }
 }
 
 /// Appends one read to `buffer` like [`read_spare`], waiting up to `timeout`, or until `stop` is told. The stream stays
@@ -211,7 +267,7 @@ impl Stop {
 /// [`io::ErrorKind::TimedOut`] when nothing came, and [`io::ErrorKind::WouldBlock`] when nothing had come by the stop.
 pub(crate) fn read_unless(
     stop: &Stop,
-    stream: &TcpStream,
+    stream: &Socket,
     buffer: &mut Vec<u8>,
     timeout: Duration,
 ) -> io::Result<usize> {
@@ -245,98 +301,51 @@ pub(crate) fn read_unless(
 }
 
 /// Ends a waiting [`read_unless`] on systems where that cannot wait for a [`Stop`], by ending the stream's reading.
-pub(crate) fn interrupt_read(stream: &TcpStream) {
+pub(crate) fn interrupt_read(stream: &Socket) {
     #[cfg(not(unix))]
     let _ = stream.shutdown(std::net::Shutdown::Read);
     #[cfg(unix)]
     let _ = stream;
 }
 
-/// Lengthens the queue of connections that wait for `accept`: std asks for 128, which a burst overflows.
-pub(crate) fn lengthen_backlog(listener: &TcpListener, backlog: u32) -> io::Result<()> {
-    #[cfg(unix)]
-    rustix::net::listen(listener, i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    #[cfg(not(unix))]
-    let _ = (listener, backlog);
-    Ok(())
-}
-
-/// A listener whose `accept` ends at a stop.
-#[derive(Debug)]
-pub(crate) struct Acceptor {
-    listener: TcpListener,
-    /// Dropped after the listener: so the [`AcceptWaker`] learns that it is closed.
-    _running: Sender<()>,
-}
-
-/// Wakes an [`Acceptor`] that is blocked in `accept`, where it does not see a stop.
-#[derive(Debug)]
-pub(crate) struct AcceptWaker {
-    /// Where to connect to, so that `accept` returns; `None` if it never blocks.
-    address: Option<SocketAddr>,
-    ended: Receiver<()>,
-}
-
-impl Acceptor {
-    /// `is_given` says that the program brought the listener. Others may hold it too and share its flags, which are
-    /// therefore left alone.
-    pub(crate) fn new(listener: TcpListener, is_given: bool) -> io::Result<(Self, AcceptWaker)> {
-        let may_block = is_given || cfg!(not(unix));
-        let address = if may_block {
-            Some(listener.local_addr()?)
-        } else {
-            // A client may leave between the wait and the `accept`, which would block then.
-            listener.set_nonblocking(true)?;
-            None
-        };
-        let (running, ended) = channel();
-        Ok((Self { listener, _running: running }, AcceptWaker { address, ended }))
+/// Who is at the other end of a Unix socket, where the system tells.
+#[cfg(unix)]
+pub(crate) fn credentials(stream: &std::os::unix::net::UnixStream) -> Option<PeerCredentials> {
+    #[cfg(target_os = "linux")]
+    {
+        let told = rustix::net::sockopt::socket_peercred(stream).ok()?;
+        Some(PeerCredentials {
+            pid: told.pid.as_raw_nonzero().get().unsigned_abs(),
+            uid: told.uid.as_raw(),
+            gid: told.gid.as_raw(),
+        })
     }
-
-    /// Waits for the next connection. Once `stop` was told it returns too, with a connection or an error, whichever.
-    pub(crate) fn accept(&self, stop: &Stop) -> io::Result<(TcpStream, SocketAddr)> {
-        #[cfg(unix)]
-        {
-            use rustix::event::{PollFd, PollFlags, poll};
-            let readable = PollFlags::IN;
-            let mut waits =
-                [PollFd::new(&self.listener, readable), PollFd::new(&stop.told, readable)];
-            poll(&mut waits, None)?;
-            if !waits[1].revents().is_empty() {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-        }
-        #[cfg(not(unix))]
-        let _ = stop;
-        // Several servers may wait for a shared listener. A connection wakes all of them and one gets it. The others,
-        // if the listener blocks, wait here for the next one.
-        self.listener.accept()
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = stream;
+        None
     }
 }
 
-impl AcceptWaker {
-    /// Wakes a blocked `accept` of a server that was told to stop; whether it will not be blocked any more.
-    pub(crate) fn wake(&self) -> bool {
-        let Some(mut address) = self.address else {
-            return true;
-        };
-        if address.ip().is_unspecified() {
-            address.set_ip(match address {
-                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        let began = Instant::now();
-        let mut pause = Duration::from_millis(1);
-        while self.ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-            if began.elapsed() >= WAKE_TIME {
-                return false;
-            }
-            // `accept` returns with this connection, unless another server that shares the listener takes it.
-            let _ = TcpStream::connect_timeout(&address, MAX_WAKE_PAUSE);
-            pause = (2 * pause).min(MAX_WAKE_PAUSE);
-        }
-        true
+/// An address that leads to the Unix socket at `address` as long as the descriptor is open, also when its file has been
+/// removed or another one has its place. Linux has that, where there is `/proc`.
+#[cfg(unix)]
+pub(crate) fn lasting_address(address: &SockAddr) -> Option<(OwnedFd, SockAddr)> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{Mode, OFlags, open};
+        use std::os::fd::AsRawFd;
+        use std::os::unix::fs::FileTypeExt;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let file = open(address.as_pathname()?, flags, Mode::empty()).ok()?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let leads_there = std::fs::metadata(&path).is_ok_and(|found| found.file_type().is_socket());
+        Some((file, SockAddr::unix(path).ok()?)).filter(|_| leads_there)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = address;
+        None
     }
 }
 
@@ -351,6 +360,41 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<()> {
         setrlimit(Resource::Nofile, limit)?;
     }
     Ok(())
+}
+
+/// Reads what stands in the file from `offset` on, whoever else reads it; `Ok(0)` is its end.
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::FileExt::read_at(file, buffer, offset)
+    }
+    #[cfg(windows)]
+    {
+        std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
+    }
+    #[cfg(not(any(unix, windows)))]
+    {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = file;
+        file.seek(SeekFrom::Start(offset))?;
+        file.read(buffer)
+    }
+}
+
+/// When a file's content or anything else about it changed, by the system's own note, which programs cannot set; where
+/// there is none, when it was modified.
+pub(crate) fn last_change(metadata: &Metadata) -> Option<SystemTime> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).ok()?);
+        let nanos = Duration::from_nanos(u64::try_from(metadata.ctime_nsec()).ok()?);
+        SystemTime::UNIX_EPOCH.checked_add(seconds)?.checked_add(nanos)
+    }
+    #[cfg(not(unix))]
+    {
+        metadata.modified().ok()
+    }
 }
 
 /// Names the calling thread for `top -H` and debuggers, which show the first 15 bytes.

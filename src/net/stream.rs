@@ -1,19 +1,29 @@
-//! Bytes in, bytes out: the one place that touches a TCP stream. TLS will sit here.
+//! Bytes in, bytes out: the one place that touches a connection's socket, through TLS where the connection has it.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, IoSlice};
 use std::mem;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use parking_lot::Mutex;
+
 use crate::base::deadline;
 use crate::net::os::{self, Stop};
+use crate::net::socket::Socket;
+#[cfg(feature = "tls")]
+use crate::net::tls::{Stage, Tls};
 
 /// A connected socket: one thread reads, and whoever holds the write half writes.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    stream: TcpStream,
+    stream: Socket,
+    #[cfg(feature = "tls")]
+    tls: Option<Box<Tls>>,
+    /// What somebody has read of the socket before, and not this stream yet: reads take it first. Few connections have any.
+    read_before: Option<Box<Mutex<Bytes>>>,
     /// The read timeout that is set, in microseconds, so that it costs a system call only when it changes.
     read_timeout: AtomicU64,
     was_cut: AtomicBool,
@@ -21,67 +31,130 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Whether a read that waits can be ended without harm to what the peer still sends.
-    pub(crate) const CAN_INTERRUPT_READS: bool = os::CAN_INTERRUPT_READS;
-
-    pub(crate) fn new(stream: TcpStream, no_delay: bool) -> io::Result<Self> {
+    pub(crate) fn new(stream: impl Into<Socket>, no_delay: bool) -> io::Result<Self> {
+        let stream = stream.into();
         stream.set_nonblocking(false)?;
-        stream.set_nodelay(no_delay)?;
+        stream.set_no_delay(no_delay)?;
         Ok(Self {
             stream,
+            #[cfg(feature = "tls")]
+            tls: None,
+            read_before: None,
             read_timeout: AtomicU64::new(0),
             was_cut: AtomicBool::new(false),
             read_is_interrupted: AtomicBool::new(false),
         })
     }
 
+    /// The same with TLS, of which the handshake comes with the first reads.
+    #[cfg(feature = "tls")]
+    pub(crate) fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(Box::new(tls)), ..self }
+    }
+
+    /// The same as if `bytes`, which somebody has read of the socket, could be read still.
+    pub(crate) fn with_read_before(self, bytes: Vec<u8>) -> Self {
+        let read_before = (!bytes.is_empty()).then(|| Box::new(Mutex::new(bytes.into())));
+        Self { read_before, ..self }
+    }
+
+    /// The TLS that the connection has.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_deref()
+    }
+
+    /// Whether the client speaks TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls().is_some_and(|tls| tls.stage() != Stage::Bypassed);
+        #[cfg(not(feature = "tls"))]
+        return false;
+    }
+
+    /// Limits how many bytes wait in the system to be sent, beside those that are on their way.
+    pub(crate) fn limit_unsent(&self, bytes: usize) {
+        // Without that option the system's own measure stays.
+        let _ = os::limit_unsent(&self.stream, bytes);
+    }
+
     /// Appends one read to `buffer`, at most its spare capacity. `Ok(0)` is the end of the stream.
     ///
     /// # Errors
     ///
-    /// [`TimedOut`] when nothing came for `timeout`.
+    /// [`TimedOut`] when nothing came for `timeout`, [`Interrupted`] when something came of which nothing can be read yet:
+    /// a part of a TLS record.
+    #[inline]
     pub(crate) fn read(&self, buffer: &mut Vec<u8>, timeout: Duration) -> io::Result<usize> {
-        let micros = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX).max(1000);
+        let micros = timeout.as_secs().saturating_mul(1_000_000);
+        let micros = micros.saturating_add(timeout.subsec_micros().into()).max(1000);
         if self.read_timeout.load(Ordering::Relaxed) != micros {
-            self.stream.set_read_timeout(Some(Duration::from_micros(micros)))?;
-            self.read_timeout.store(micros, Ordering::Relaxed);
+            self.set_read_timeout(micros)?;
         }
-        loop {
-            match os::read_spare(&self.stream, buffer) {
-                Err(error) if error.kind() == Interrupted => {}
-                Err(error) if error.kind() == WouldBlock => {
-                    return Err(TimedOut.into());
-                }
-                result => return result,
-            }
-        }
+        self.receive(buffer, timeout, |socket, buffer| {
+            uninterrupted(|| os::read_spare(socket, buffer)).map_err(timed_out)
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_read_timeout(&self, micros: u64) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(Duration::from_micros(micros)))?;
+        self.read_timeout.store(micros, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Appends what has arrived to `buffer`, like [`read`](Self::read), without waiting for it.
     ///
     /// # Errors
     ///
-    /// [`TimedOut`] when nothing has.
+    /// [`TimedOut`] when nothing has, and [`Interrupted`] as with `read`.
     pub(crate) fn read_now(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         if cfg!(not(unix)) {
             // On these systems the call below sets a timeout of its own in place of the one that is noted.
             self.read_timeout.store(0, Ordering::Relaxed);
         }
-        loop {
-            match os::read_now(&self.stream, buffer) {
-                Err(error) if error.kind() == Interrupted => {}
-                Err(error) if error.kind() == WouldBlock => return Err(TimedOut.into()),
-                result => return result,
-            }
-        }
+        self.receive(buffer, Duration::ZERO, |socket, buffer| {
+            uninterrupted(|| os::read_now(socket, buffer)).map_err(timed_out)
+        })
     }
 
     /// Appends one read to `buffer`, like [`read`](Self::read), but waits no longer than until `stop` is told.
     ///
     /// # Errors
     ///
-    /// [`TimedOut`] when nothing came for `timeout`, [`WouldBlock`] when nothing had come by the stop.
+    /// [`TimedOut`] when nothing came for `timeout`, [`WouldBlock`] when nothing had come by the stop, and [`Interrupted`] as
+    /// with `read`.
     pub(crate) fn read_unless(
+        &self,
+        stop: &Stop,
+        buffer: &mut Vec<u8>,
+        timeout: Duration,
+    ) -> io::Result<usize> {
+        let deadline = deadline::after(timeout);
+        self.receive(buffer, timeout, |_, buffer| {
+            self.read_socket_unless(stop, buffer, deadline::until(deadline))
+        })
+    }
+
+    /// Like [`read_unless`](Self::read_unless), of what comes before TLS: the header of a proxy.
+    ///
+    /// # Errors
+    ///
+    /// The first two of `read_unless`.
+    pub(crate) fn read_before_tls(
+        &self,
+        stop: &Stop,
+        buffer: &mut Vec<u8>,
+        timeout: Duration,
+    ) -> io::Result<usize> {
+        match self.take_read_before(buffer) {
+            Some(count) => Ok(count),
+            None => self.read_socket_unless(stop, buffer, timeout),
+        }
+    }
+
+    fn read_socket_unless(
         &self,
         stop: &Stop,
         buffer: &mut Vec<u8>,
@@ -92,22 +165,43 @@ impl Stream {
             // On these systems the call below sets a timeout of its own in place of the one that is noted.
             self.read_timeout.store(0, Ordering::Relaxed);
         }
-        loop {
-            match os::read_unless(stop, &self.stream, buffer, deadline::until(deadline)) {
-                Err(error) if error.kind() == Interrupted => {}
-                result => return result,
-            }
-        }
+        uninterrupted(|| os::read_unless(stop, &self.stream, buffer, deadline::until(deadline)))
     }
 
-    /// Writes what the kernel takes at once; [`WouldBlock`] when it takes nothing.
-    pub(crate) fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        loop {
-            match os::send_now(&self.stream, slices) {
-                Err(error) if error.kind() == Interrupted => {}
-                result => return result,
-            }
+    /// Appends what was read before, at most the spare capacity of `buffer`; `None` when nothing is left of it.
+    fn take_read_before(&self, buffer: &mut Vec<u8>) -> Option<usize> {
+        let mut bytes = self.read_before.as_ref()?.lock();
+        let count = bytes.len().min(buffer.capacity() - buffer.len());
+        buffer.extend_from_slice(&bytes.split_to(count));
+        (count > 0).then_some(count)
+    }
+
+    /// One read of the socket, or of what was read of it before, through TLS if there is any.
+    fn receive(
+        &self,
+        buffer: &mut Vec<u8>,
+        timeout: Duration,
+        read: impl FnOnce(&Socket, &mut Vec<u8>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let read = |buffer: &mut Vec<u8>| match self.take_read_before(buffer) {
+            Some(count) => Ok(count),
+            None => read(&self.stream, buffer),
+        };
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls() {
+            tls.finish_flight(|slices| os::send_within(&self.stream, slices, timeout))
+                .map_err(timed_out)?;
+            return tls.read(buffer, read, |slices| os::send_patiently(&self.stream, slices));
         }
+        #[cfg(not(feature = "tls"))]
+        let _ = timeout;
+        read(buffer)
+    }
+
+    /// Writes what the kernel takes at once; [`WouldBlock`] when it takes nothing. Less than everything is written where it
+    /// takes no more; the rest comes with the next write, or none does.
+    pub(crate) fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.send(slices, |socket, slices| uninterrupted(|| os::send_now(socket, slices)))
     }
 
     /// Writes some of `slices`, waiting up to `timeout` for the peer to take anything.
@@ -124,7 +218,8 @@ impl Stream {
         loop {
             let remaining = deadline::until(deadline);
             // Tried several times, because a wait may overlook a little room: see `os::wait_writable`.
-            match os::send_within(&self.stream, slices, remaining.min(timeout / 4)) {
+            let wait = remaining.min(timeout / 4);
+            match self.send(slices, |socket, slices| os::send_within(socket, slices, wait)) {
                 Err(error) if matches!(error.kind(), Interrupted | WouldBlock | TimedOut) => {
                     if remaining.is_zero() {
                         return Err(TimedOut.into());
@@ -138,10 +233,23 @@ impl Stream {
     /// Writes what the kernel takes, for a thread that may wait for the peer: systems where
     /// [`wait_writable`](Self::wait_writable) does not wait do so here, for a moment.
     pub(crate) fn write_patiently(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match os::send_patiently(&self.stream, slices) {
+        match self.send(slices, os::send_patiently) {
             Err(error) if matches!(error.kind(), Interrupted | TimedOut) => Err(WouldBlock.into()),
             result => result,
         }
+    }
+
+    /// One write to the socket, or as many as it takes of what TLS makes of `slices`.
+    fn send(
+        &self,
+        slices: &[IoSlice<'_>],
+        write: impl Fn(&Socket, &[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls() {
+            return tls.write(slices, |slices| write(&self.stream, slices));
+        }
+        write(&self.stream, slices)
     }
 
     /// Waits up to `timeout` until the peer may take something again.
@@ -188,13 +296,45 @@ impl Stream {
     }
 
     /// Tells the peer that nothing more will come. What was written before still arrives.
-    pub(crate) fn finish_writing(&self) {
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`] when the goodbye of TLS finds no room: to be called again.
+    pub(crate) fn finish_writing(&self) -> io::Result<()> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls() {
+            match tls.finish(|slices| os::send_patiently(&self.stream, slices)) {
+                Err(error) if matches!(error.kind(), Interrupted | TimedOut | WouldBlock) => {
+                    return Err(WouldBlock.into());
+                }
+                // Whoever reads learns that the socket has failed.
+                _ => {}
+            }
+        }
         let _ = self.stream.shutdown(Shutdown::Write);
+        Ok(())
+    }
+
+    /// The same for a thread that may wait for the peer, up to `timeout`.
+    pub(crate) fn finish_within(&self, timeout: Duration) {
+        let deadline = deadline::after(timeout);
+        while self.finish_writing().is_err() {
+            let remaining = deadline::until(deadline);
+            if remaining.is_zero() || self.wait_writable(remaining.min(timeout / 4)).is_err() {
+                let _ = self.stream.shutdown(Shutdown::Write);
+                return;
+            }
+        }
     }
 
     /// Ends a waiting [`read_unless`](Self::read_unless) on systems where telling the [`Stop`] does not.
     pub(crate) fn help_to_stop(&self) {
         os::interrupt_read(&self.stream);
+    }
+
+    /// Whether a read that waits can be ended without harm to what the peer still sends.
+    pub(crate) fn can_interrupt_reads(&self) -> bool {
+        os::can_interrupt_reads(&self.stream)
     }
 
     /// Ends a read that waits, on whichever thread. From now on a read does not wait: it takes what has arrived, or
@@ -224,7 +364,7 @@ impl Stream {
     /// Whether the system has given the connection up, as after a reset: it does not know the peer's address any more.
     /// When the peer has only ended its stream, it does.
     pub(crate) fn is_broken(&self) -> bool {
-        self.stream.peer_addr().is_err()
+        !self.stream.knows_peer()
     }
 
     /// Forgets what has arrived, without waiting for more.
@@ -236,64 +376,98 @@ impl Stream {
     }
 }
 
+/// Repeats a call of the system as long as a signal interrupts it.
+#[inline]
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// What the end of a wait is called here.
+fn timed_out(error: io::Error) -> io::Error {
+    if error.kind() == WouldBlock { TimedOut.into() } else { error }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
-    fn pair() -> (Stream, TcpStream) {
+    fn pair() -> (Stream, socket2::Socket) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (Stream::new(listener.accept().unwrap().0, true).unwrap(), peer)
+        (Stream::new(listener.accept().unwrap().0, true).unwrap(), peer.into())
+    }
+
+    /// A stream of each kind with its peer.
+    fn pairs() -> Vec<(Stream, socket2::Socket)> {
+        vec![
+            pair(),
+            #[cfg(unix)]
+            {
+                let (socket, peer) = std::os::unix::net::UnixStream::pair().unwrap();
+                (Stream::new(socket, true).unwrap(), peer.into())
+            },
+        ]
     }
 
     #[test]
     fn a_read_gives_up_after_its_timeout() {
-        let (stream, _peer) = pair();
-        let error = stream.read(&mut Vec::with_capacity(9), Duration::from_millis(5)).unwrap_err();
-        assert_eq!(error.kind(), TimedOut);
+        for (stream, _peer) in pairs() {
+            let timeout = Duration::from_millis(5);
+            let error = stream.read(&mut Vec::with_capacity(9), timeout).unwrap_err();
+            assert_eq!(error.kind(), TimedOut);
+        }
     }
 
     #[test]
     fn a_full_peer_blocks_no_write_now_and_times_out_a_write_within() {
-        let (stream, mut peer) = pair();
-        let chunk = vec![7; 1 << 20];
-        let mut written = 0;
-        let error = loop {
-            match stream.write_now(&[IoSlice::new(&chunk)]) {
-                Ok(count) => written += count,
-                Err(error) => break error,
-            }
-        };
-        assert_eq!(error.kind(), WouldBlock);
-        let timeout = Duration::from_millis(5);
-        let error = stream.write_within(&[IoSlice::new(&chunk)], timeout).unwrap_err();
-        assert_eq!(error.kind(), TimedOut);
+        for (stream, mut peer) in pairs() {
+            let chunk = vec![7; 1 << 20];
+            let mut written = 0;
+            let error = loop {
+                match stream.write_now(&[IoSlice::new(&chunk)]) {
+                    Ok(count) => written += count,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), WouldBlock);
+            let timeout = Duration::from_millis(5);
+            let error = stream.write_within(&[IoSlice::new(&chunk)], timeout).unwrap_err();
+            assert_eq!(error.kind(), TimedOut);
 
-        stream.finish_writing();
-        let mut received = Vec::new();
-        peer.read_to_end(&mut received).unwrap();
-        assert_eq!(received.len(), written, "what was taken arrives");
+            stream.finish_writing().unwrap();
+            let mut received = Vec::new();
+            peer.read_to_end(&mut received).unwrap();
+            assert_eq!(received.len(), written, "what was taken arrives");
+        }
     }
 
     #[test]
     fn two_parts_arrive_one_behind_the_other_wherever_a_write_ends() {
-        let (stream, mut peer) = pair();
-        let bytes: Vec<u8> = (0..20_000_000_u32).map(|at| (at / 251) as u8).collect();
-        let reading = std::thread::spawn(move || {
-            let mut received = Vec::new();
-            peer.read_to_end(&mut received).map(|_| received)
-        });
-        let (mut at, mut sent) = (0, Vec::new());
-        for lengths in [[0, 0], [1, 0], [0, 1], [7_000_000, 11_000_000], [99, 100], [1, 900_000]] {
-            let (first, second) = bytes[at..][..lengths[0] + lengths[1]].split_at(lengths[0]);
-            stream.write_all([first, second], Duration::MAX).unwrap();
-            sent.extend([first, second].concat());
-            at += 1_000;
+        for (stream, mut peer) in pairs() {
+            let bytes: Vec<u8> = (0..20_000_000_u32).map(|at| (at / 251) as u8).collect();
+            let reading = std::thread::spawn(move || {
+                let mut received = Vec::new();
+                peer.read_to_end(&mut received).map(|_| received)
+            });
+            let (mut at, mut sent) = (0, Vec::new());
+            for lengths in
+                [[0, 0], [1, 0], [0, 1], [7_000_000, 11_000_000], [99, 100], [1, 900_000]]
+            {
+                let (first, second) = bytes[at..][..lengths[0] + lengths[1]].split_at(lengths[0]);
+                stream.write_all([first, second], Duration::MAX).unwrap();
+                sent.extend([first, second].concat());
+                at += 1_000;
+            }
+            stream.finish_writing().unwrap();
+            assert!(reading.join().unwrap().unwrap() == sent, "what arrives is not what was sent");
         }
-        stream.finish_writing();
-        assert!(reading.join().unwrap().unwrap() == sent, "what arrives is not what was sent");
     }
 
     #[test]
@@ -324,20 +498,22 @@ mod tests {
     #[test]
     #[cfg(unix)]
     fn a_stop_ends_the_wait_and_neither_what_has_arrived_nor_what_comes_later() {
-        let (stream, mut peer) = pair();
-        let stop = Stop::new().unwrap();
-        let long = Duration::from_secs(60);
-        let mut buffer = Vec::with_capacity(99);
-        let error = stream.read_unless(&stop, &mut buffer, Duration::from_millis(5)).unwrap_err();
-        assert_eq!(error.kind(), TimedOut);
-        std::thread::scope(|scope| {
-            let waiting =
-                scope.spawn(|| stream.read_unless(&stop, &mut Vec::with_capacity(9), long));
-            stop.tell();
-            assert_eq!(waiting.join().unwrap().unwrap_err().kind(), WouldBlock);
-        });
-        peer.write_all(b"late").unwrap();
-        while stream.read_unless(&stop, &mut buffer, long).is_err() {}
-        assert_eq!(buffer, b"late");
+        for (stream, mut peer) in pairs() {
+            let stop = Stop::new().unwrap();
+            let long = Duration::from_secs(60);
+            let mut buffer = Vec::with_capacity(99);
+            let error =
+                stream.read_unless(&stop, &mut buffer, Duration::from_millis(5)).unwrap_err();
+            assert_eq!(error.kind(), TimedOut);
+            std::thread::scope(|scope| {
+                let waiting =
+                    scope.spawn(|| stream.read_unless(&stop, &mut Vec::with_capacity(9), long));
+                stop.tell();
+                assert_eq!(waiting.join().unwrap().unwrap_err().kind(), WouldBlock);
+            });
+            peer.write_all(b"late").unwrap();
+            while stream.read_unless(&stop, &mut buffer, long).is_err() {}
+            assert_eq!(buffer, b"late");
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Watches the clock, one thread for a whole server: it cuts connections whose closing takes too long, has outboxes
-//! write what has waited for a moment, and calls a check of the server's at regular intervals.
+//! write what has waited for a moment, or until then, and calls a check of the server's at regular intervals.
 //!
 //! The thread of a connection cannot do this itself: it may be waiting for bytes, or running a handler.
 
@@ -25,6 +25,9 @@ const FLUSH_DELAY: Duration = Duration::from_millis(2);
 pub(crate) trait Flush: fmt::Debug + Send + Sync {
     /// Writes what waits, without waiting for the client.
     fn flush_waiting(self: Arc<Self>);
+
+    /// The moment has come that was given to [`Watchdog::wake_at`].
+    fn wake(self: Arc<Self>);
 }
 
 thread_local! {
@@ -47,8 +50,9 @@ struct Shared {
 /// What is to be done, and when.
 #[derive(Debug, Default)]
 struct Schedule {
-    cuts: BTreeMap<CutKey, Weak<Stream>>,
-    /// How many cuts were ordered so far: a part of each key, because several may be due at the same moment.
+    cuts: BTreeMap<OrderKey, Weak<Stream>>,
+    wakes: BTreeMap<OrderKey, Weak<dyn Flush>>,
+    /// How many of both were ordered so far: a part of each key, because several may be due at the same moment.
     ordered: u64,
     /// The outboxes to flush at `next_flush`.
     waiting: Vec<Weak<dyn Flush>>,
@@ -58,19 +62,28 @@ struct Schedule {
     is_stopped: bool,
 }
 
-type CutKey = (Instant, u64);
+type OrderKey = (Instant, u64);
 
-/// A cut that was ordered. It is called off when this is dropped.
+/// A cut or a wake that was ordered. It is called off when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Cut {
+pub(crate) struct Order {
     shared: Arc<Shared>,
-    key: CutKey,
+    key: OrderKey,
 }
 
-impl Drop for Cut {
+impl Order {
+    /// When it is due.
+    pub(crate) fn at(&self) -> Instant {
+        self.key.0
+    }
+}
+
+impl Drop for Order {
     fn drop(&mut self) {
-        let called_off = self.shared.schedule.lock().cuts.remove(&self.key);
-        // Without the lock: this may be the last reference to the stream's memory.
+        let mut schedule = self.shared.schedule.lock();
+        let called_off = (schedule.cuts.remove(&self.key), schedule.wakes.remove(&self.key));
+        // Without the lock: this may be the last reference to the memory of a stream or an outbox.
+        drop(schedule);
         drop(called_off);
     }
 }
@@ -90,16 +103,29 @@ impl Watchdog {
     }
 
     /// Cuts `stream` after `delay`, unless the returned order is dropped before.
-    pub(crate) fn cut_after(&self, stream: &Arc<Stream>, delay: Duration) -> Cut {
-        let at = deadline::after(delay);
+    pub(crate) fn cut_after(&self, stream: &Arc<Stream>, delay: Duration) -> Order {
+        let stream = Arc::downgrade(stream);
+        self.order(deadline::after(delay), |schedule, key| {
+            schedule.cuts.insert(key, stream);
+        })
+    }
+
+    /// Wakes `waiting` at that moment, unless the returned order is dropped before.
+    pub(crate) fn wake_at(&self, at: Instant, waiting: Weak<dyn Flush>) -> Order {
+        self.order(at, |schedule, key| {
+            schedule.wakes.insert(key, waiting);
+        })
+    }
+
+    fn order(&self, at: Instant, enter: impl FnOnce(&mut Schedule, OrderKey)) -> Order {
         let mut schedule = self.shared.schedule.lock();
         let key = (at, schedule.ordered);
         schedule.ordered += 1;
-        schedule.cuts.insert(key, Arc::downgrade(stream));
+        enter(&mut schedule, key);
         if schedule.wakes_at.is_some_and(|wakes_at| at < wakes_at) {
             self.shared.changed.notify_one();
         }
-        Cut { shared: Arc::clone(&self.shared), key }
+        Order { shared: Arc::clone(&self.shared), key }
     }
 
     /// Has the watchdog flush `waiting` in a moment.
@@ -144,6 +170,7 @@ impl Shared {
         while !schedule.is_stopped {
             let now = Instant::now();
             let next_cut = schedule.cuts.first_key_value().map(|((at, _), _)| *at);
+            let next_wake = schedule.wakes.first_key_value().map(|((at, _), _)| *at);
             if next_cut.is_some_and(|at| at <= now) {
                 let due = schedule.cuts.pop_first();
                 unlocked(&mut schedule, || {
@@ -154,6 +181,13 @@ impl Shared {
             } else if next_check <= now {
                 unlocked(&mut schedule, &mut check);
                 next_check = deadline::after(interval);
+            } else if next_wake.is_some_and(|at| at <= now) {
+                let due = schedule.wakes.pop_first();
+                unlocked(&mut schedule, || {
+                    if let Some(waiting) = due.and_then(|(_, waiting)| waiting.upgrade()) {
+                        waiting.wake();
+                    }
+                });
             } else if let Some(waiting) = flushing.pop_front() {
                 unlocked(&mut schedule, || {
                     if let Some(waiting) = Weak::<dyn Flush>::upgrade(&waiting) {
@@ -164,7 +198,7 @@ impl Shared {
                 schedule.next_flush = None;
                 flushing.extend(schedule.waiting.drain(..));
             } else {
-                let moments = [next_cut, schedule.next_flush].into_iter().flatten();
+                let moments = [next_cut, next_wake, schedule.next_flush].into_iter().flatten();
                 let next = moments.fold(next_check, Instant::min);
                 schedule.wakes_at = Some(next);
                 self.changed.wait_until(&mut schedule, next);
@@ -237,6 +271,30 @@ mod tests {
             let _ = self.0.send(Instant::now());
             panic!("as the test wishes");
         }
+
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(Instant::now());
+        }
+    }
+
+    #[test]
+    fn outboxes_are_woken_when_due_and_not_before() {
+        let (woken, wakes) = channel();
+        let waiting: Arc<dyn Flush> = Arc::new(Slow(woken));
+        let watchdog = Watchdog::default();
+        let thread = watchdog.start(Duration::from_secs(60), || ()).unwrap();
+        let at = |millis| Instant::now() + Duration::from_millis(millis);
+        let late = watchdog.wake_at(at(60_000), Arc::downgrade(&waiting));
+        let called_off = watchdog.wake_at(at(20), Arc::downgrade(&waiting));
+        let soon = watchdog.wake_at(at(40), Arc::downgrade(&waiting));
+        drop(called_off);
+        let woken = wakes.recv_timeout(Duration::from_secs(10)).expect("it is not woken");
+        assert!(woken >= soon.at(), "too early");
+        assert!(wakes.try_recv().is_err(), "woken twice");
+        drop((soon, late));
+        assert_eq!(Arc::weak_count(&waiting), 0, "the outbox's memory is held");
+        watchdog.stop();
+        thread.join().unwrap();
     }
 
     #[test]

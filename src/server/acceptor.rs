@@ -1,8 +1,7 @@
-//! Accepts connections, gives each a thread, and keeps a list of those that are open.
+//! Accepts connections, or takes them over, gives each a thread, and keeps a list of those that are open.
 
 use std::collections::{HashMap, hash_map};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,14 +9,27 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::base::contained::contained;
-use crate::comms::session::ConnectionId;
+use crate::base::deadline;
+use crate::comms::session::{ConnectionId, ServerId};
 use crate::controller::connection::{Connection, Context};
+use crate::controller::overview::ConnectionInfo;
+use crate::controller::refusal::Refusal;
+use crate::controller::settings::Settings;
+use crate::controller::stats::Stats;
+use crate::http::peer::Proxy;
 use crate::http::response::Response;
-use crate::net::os::Acceptor;
+use crate::net::listener::{Accepted, Acceptor, LocalAddr};
+use crate::net::peer::{Owner, Peer};
+use crate::net::socket::Socket;
 use crate::net::stream::Stream;
+use crate::server::arrival;
+use crate::server::error::Error;
 use crate::server::pool::Pool;
+use crate::server::process::{self, Counting};
 use crate::server::router::Router;
 use crate::server::serve::serve;
+#[cfg(feature = "tls")]
+use crate::server::tls::TlsConfig;
 
 /// How long accepting waits for some connection to end when descriptors or threads have run out.
 const EXHAUSTION_PAUSE: Duration = Duration::from_millis(50);
@@ -28,11 +40,14 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_millis(10);
 /// When a client that finds the server full may come back, in seconds.
 const RETRY_AFTER: &str = "5";
 
-/// A server's connections. The accept thread adds to them, and each connection's thread takes itself off.
+/// A server's connections. Accept threads and those that hand one over add to them, and each connection's thread takes
+/// itself off.
 #[derive(Debug)]
 pub(crate) struct Connections {
     pub(crate) context: Arc<Context>,
     router: Router,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<TlsConfig>,
     pool: Arc<Pool>,
     open: Mutex<Open>,
     /// Signalled when a connection ends.
@@ -42,8 +57,12 @@ pub(crate) struct Connections {
 #[derive(Debug, Default)]
 struct Open {
     entries: HashMap<ConnectionId, Entry>,
-    /// How many connections an address has.
-    peers: HashMap<IpAddr, usize>,
+    /// How many connections a peer has.
+    peers: HashMap<Owner, usize>,
+    /// How many connections there ever were, and what went over those that have ended.
+    ended: Stats,
+    /// Whether the server has ended, but for handlers that still run.
+    is_over: bool,
 }
 
 #[derive(Debug)]
@@ -54,73 +73,151 @@ struct Entry {
 }
 
 impl Connections {
-    pub(crate) fn new(context: Arc<Context>, router: Router) -> Arc<Self> {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        router: Router,
+        #[cfg(feature = "tls")] tls: Option<TlsConfig>,
+    ) -> Arc<Self> {
         let pool = Pool::new(context.settings.stack_size, context.settings.spare_threads);
-        Arc::new(Self { context, router, pool, open: Mutex::default(), ended: Condvar::new() })
+        let ended = Stats::new(context.counters.routes());
+        let open = Mutex::new(Open { ended, ..Open::default() });
+        Arc::new(Self {
+            context,
+            router,
+            #[cfg(feature = "tls")]
+            tls,
+            pool,
+            open,
+            ended: Condvar::new(),
+        })
     }
 
-    /// The accept thread: ends when the server stops, and closes the listener.
+    /// The accept thread of one listener, which is at `address`: ends when the server stops, and closes it.
     #[expect(clippy::needless_pass_by_value, reason = "the thread owns the listener and closes it")]
-    pub(crate) fn accept_all(self: Arc<Self>, acceptor: Acceptor) {
+    pub(crate) fn accept_all(self: Arc<Self>, acceptor: Acceptor, address: LocalAddr) {
         self.context.watchdog.adopt_thread();
         let mut logged: Option<Instant> = None;
         while !self.context.is_stopping() {
             // A panic that comes with one connection, of the program's logger say, must not concern the others.
-            contained(|| self.accept_one(&acceptor, &mut logged));
+            contained(|| self.accept_one(&acceptor, &address, &mut logged));
         }
     }
 
-    fn accept_one(self: &Arc<Self>, acceptor: &Acceptor, logged: &mut Option<Instant>) {
+    fn accept_one(
+        self: &Arc<Self>,
+        acceptor: &Acceptor,
+        address: &LocalAddr,
+        logged: &mut Option<Instant>,
+    ) {
         let admitted = match acceptor.accept(&self.context.stop) {
             Ok(_) if self.context.is_stopping() => return,
-            Ok((stream, peer)) => self.admit(stream, peer),
+            Ok((socket, peer)) => self.admit(socket, peer, address.is_loopback(), Vec::new()),
             Err(error) if is_transient(&error) => return,
-            Err(error) => Err(error),
+            Err(source) => Err(Error::System { what: "connection", source }),
         };
-        let Err(error) = admitted else { return };
+        let error = match admitted {
+            Ok(()) | Err(Error::Refused { .. }) => return,
+            Err(error) => error,
+        };
         if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             *logged = Some(Instant::now());
-            contained(|| log::error!("cannot take a connection, trying on: {error}"));
+            contained(|| {
+                log::error!(
+                    target: "rwf::server",
+                    "cannot take a connection, trying on address={address}: {error:?}"
+                );
+            });
         }
         let mut open = self.open.lock();
         self.ended.wait_for(&mut open, EXHAUSTION_PAUSE);
     }
 
-    /// Gives a connection its thread, or refuses it without one when there are too many.
-    fn admit(self: &Arc<Self>, stream: TcpStream, mut peer: SocketAddr) -> io::Result<()> {
-        // To a listener on an IPv6 address IPv4 clients come as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
-        peer.set_ip(peer.ip().to_canonical());
-        let settings = &self.context.settings;
-        let Ok(stream) = Stream::new(stream, settings.no_delay) else {
+    /// Serves a connection that somebody else has accepted, of which `read` was read so far.
+    pub(crate) fn take_over(
+        self: &Arc<Self>,
+        accepted: Accepted,
+        read: Vec<u8>,
+    ) -> Result<(), Error> {
+        // Without its address the client has left already.
+        let Ok((socket, peer, address)) = accepted.into_parts() else { return Ok(()) };
+        self.admit(socket, peer, address.is_loopback(), read)
+    }
+
+    /// Gives a connection its thread, or refuses it without one.
+    fn admit(
+        self: &Arc<Self>,
+        socket: Socket,
+        peer: Peer,
+        is_on_loopback: bool,
+        read: Vec<u8>,
+    ) -> Result<(), Error> {
+        let Ok(stream) = Stream::new(socket, self.context.settings.no_delay) else {
             // The client has left already.
             return Ok(());
         };
-        if self.is_full(peer.ip()) {
-            refuse(&stream, peer);
-            return Ok(());
-        }
-        let connection = Arc::new(Connection::new(stream, peer, Arc::clone(&self.context)));
+        let stream = stream.with_read_before(read);
+        #[cfg(feature = "tls")]
+        let stream = match &self.tls {
+            Some(tls) => {
+                let state = tls.begin().map_err(|source| Error::System { what: "TLS", source })?;
+                stream.with_tls(state)
+            }
+            None => stream,
+        };
+        let context = Arc::clone(&self.context);
+        let connection = Arc::new(Connection::new(stream, peer, is_on_loopback, context));
         let stream = Arc::clone(&connection.stream);
-        let id = connection.id;
-        let entry = Entry { connection: Arc::clone(&connection), has_ended: false };
-        self.open.lock().add(id, entry);
-        let guard = EndGuard { connections: Arc::clone(self), id };
+        let added = self.open.lock().add(&connection);
+        if let Err(reason) = added {
+            self.refuse(reason, &stream, peer);
+            return Err(Error::Refused { reason });
+        }
+        let guard = EndGuard { connections: Arc::clone(self), connection: Arc::clone(&connection) };
         let run = move || {
             guard.connections.context.watchdog.adopt_thread();
-            serve(&connection, &guard.connections.router);
+            let Self { context, router, .. } = &*guard.connections;
+            let opening = deadline::after(context.settings.open_timeout);
+            if guard.connections.learn_peer(&connection, opening) {
+                serve(&connection, router, opening);
+            }
             // A controller may have kept the request, and with it the socket.
             connection.stream.cut();
         };
-        self.pool.run(run).inspect_err(|_| refuse(&stream, peer))
+        self.pool.run(run).map_err(|source| {
+            self.refuse(Refusal::NoThread, &stream, peer);
+            Error::System { what: "thread", source }
+        })
     }
 
-    /// Whether there are as many connections as there may be, in all or of this address.
-    fn is_full(&self, peer: IpAddr) -> bool {
-        let settings = &self.context.settings;
-        let open = self.open.lock();
-        open.entries.len() >= settings.max_connections
-            || (open.peers.get(&peer).is_some_and(|has| *has >= settings.max_connections_per_peer)
-                && !settings.trusted_proxies.contains(&peer))
+    /// Learns whose connection it is, where a proxy says so; whether it may stay.
+    fn learn_peer(&self, connection: &Connection, deadline: Instant) -> bool {
+        let client = match arrival::read_client(connection, deadline) {
+            Ok(Some(client)) => Peer::from(client),
+            Ok(None) => return true,
+            Err(_) if self.context.is_stopping() => return false,
+            Err(reason) => {
+                arrival::note_failure(connection, &reason);
+                return false;
+            }
+        };
+        let mut open = self.open.lock();
+        let is_full = open.is_full_of(&client, &self.context.settings);
+        open.leave(&connection.peer());
+        connection.note_peer(client);
+        open.enter(&client);
+        drop(open);
+        if is_full {
+            self.refuse(Refusal::MaxConnectionsPerPeer, &connection.stream, client);
+        }
+        !is_full
+    }
+
+    fn refuse(&self, reason: Refusal, stream: &Stream, peer: Peer) {
+        self.context.counters.note_refusal(reason);
+        contained(|| {
+            log::debug!(target: "rwf::connection", "refused 503 reason={reason} peer={peer}");
+        });
+        answer_refusal(stream);
     }
 
     /// Warns once of each handler that has run for `handler_warning`. The watchdog calls this once in every `interval`,
@@ -132,9 +229,12 @@ impl Connections {
             if !connection.handler_takes_long(limit.saturating_add(interval)) {
                 continue;
             }
-            let (task, peer) = (connection.task(), connection.peer);
+            let (task, peer) = (connection.task(), connection.peer());
             let warn = move || {
-                log::warn!("a handler has run for {limit:?} and still does: {task} peer={peer}");
+                log::warn!(
+                    target: "rwf::connection",
+                    "a handler has run for {limit:?} and still does: {task} peer={peer}"
+                );
             };
             // The logger may block, and the watchdog may not. Without a thread the next round tries again.
             let thread = thread::Builder::new().name("rwf-warning".to_owned());
@@ -142,6 +242,26 @@ impl Connections {
                 connection.note_warning();
             }
         }
+    }
+
+    /// All connections that are open, in the order in which they were accepted.
+    pub(crate) fn list(&self) -> Vec<ConnectionInfo> {
+        let mut running = self.running();
+        running.sort_by_key(|connection| connection.id);
+        let routes = self.context.counters.routes();
+        running.iter().map(|connection| ConnectionInfo::of(connection, routes)).collect()
+    }
+
+    /// Ends one connection; whether it was there.
+    pub(crate) fn kick(&self, id: ConnectionId, reason: &str) -> bool {
+        let open = self.open.lock();
+        let entry = open.entries.get(&id).filter(|entry| !entry.has_ended);
+        let connection = entry.map(|entry| Arc::clone(&entry.connection));
+        drop(open);
+        if let Some(connection) = &connection {
+            connection.kick(reason);
+        }
+        connection.is_some()
     }
 
     /// Ends all connections in good order; see [`Connection::end`].
@@ -159,9 +279,7 @@ impl Connections {
     }
 
     fn running(&self) -> Vec<Arc<Connection>> {
-        let open = self.open.lock();
-        let running = open.entries.values().filter(|entry| !entry.has_ended);
-        running.map(|entry| Arc::clone(&entry.connection)).collect()
+        self.open.lock().running()
     }
 
     /// Waits until all connections have ended, or the deadline; whether they have.
@@ -178,29 +296,105 @@ impl Connections {
     /// Joins the threads, but for those whose handlers still run: how many connections ended in good order since the
     /// server began to stop, how many were cut, and how many handlers still run.
     pub(crate) fn join_all(&self) -> (usize, usize, usize) {
-        let entries = std::mem::take(&mut self.open.lock().entries);
-        let (ended, running): (Vec<_>, Vec<_>) =
-            entries.into_values().partition(|entry| entry.has_ended);
-        let cut = ended.iter().filter(|entry| entry.connection.was_lost()).count();
-        self.pool.stop(running.len());
-        (ended.len() - cut, cut + running.len(), running.len())
+        let mut open = self.open.lock();
+        let entries = std::mem::take(&mut open.entries).into_iter();
+        let (ended, running): (HashMap<_, _>, HashMap<_, _>) =
+            entries.partition(|(_, entry)| entry.has_ended);
+        let running_count = running.len();
+        (open.entries, open.is_over) = (running, true);
+        drop(open);
+        let cut = ended.values().filter(|entry| entry.connection.was_lost()).count();
+        self.pool.stop(running_count);
+        self.retire_if_over();
+        (ended.len() - cut, cut + running_count, running_count)
+    }
+
+    /// Once the server has ended, the process keeps no more of it than its sums.
+    fn retire_if_over(&self) {
+        let open = self.open.lock();
+        let is_over = open.is_over && open.entries.is_empty();
+        drop(open);
+        if is_over {
+            process::retire(self.context.id);
+        }
+    }
+}
+
+impl Counting for Connections {
+    fn id(&self) -> ServerId {
+        self.context.id
+    }
+
+    /// Those that have ended are taken under the same lock under which they end, so that none is counted twice or
+    /// missed.
+    fn stats(&self) -> Stats {
+        let open = self.open.lock();
+        let mut stats = open.ended.clone();
+        let running = open.running();
+        drop(open);
+        stats.connections.now = running.len() as u64;
+        for connection in running {
+            if let Some(traffic) = connection.traffic()
+                && let Some(route) = connection.route()
+            {
+                stats.note_websocket(route, &traffic, None);
+            }
+        }
+        self.context.counters.add_to(&mut stats);
+        stats
     }
 }
 
 impl Open {
-    fn add(&mut self, id: ConnectionId, entry: Entry) {
-        *self.peers.entry(entry.connection.peer.ip()).or_default() += 1;
-        self.entries.insert(id, entry);
+    fn running(&self) -> Vec<Arc<Connection>> {
+        let running = self.entries.values().filter(|entry| !entry.has_ended);
+        running.map(|entry| Arc::clone(&entry.connection)).collect()
+    }
+
+    /// Adds a connection, unless there are as many as there may be, in all or of its peer.
+    ///
+    /// None comes once the server stops, which sets its flag before it goes through those that are here.
+    fn add(&mut self, connection: &Arc<Connection>) -> Result<(), Refusal> {
+        let (settings, peer) = (&connection.context.settings, connection.peer());
+        if connection.context.is_stopping() {
+            return Err(Refusal::Shutdown);
+        }
+        if self.entries.len() >= settings.max_connections {
+            return Err(Refusal::MaxConnections);
+        }
+        if !Proxy::is_among(&settings.proxy_protocol, &peer) && self.is_full_of(&peer, settings) {
+            return Err(Refusal::MaxConnectionsPerPeer);
+        }
+        self.ended.connections.ever += 1;
+        self.enter(&peer);
+        let entry = Entry { connection: Arc::clone(connection), has_ended: false };
+        self.entries.insert(connection.id, entry);
+        Ok(())
+    }
+
+    /// Whether this peer has as many connections as it may have.
+    fn is_full_of(&self, peer: &Peer, settings: &Settings) -> bool {
+        let count = self.peers.get(&peer.owner()).copied().unwrap_or(0);
+        count >= settings.max_connections_per_peer
+            && !Proxy::is_among(&settings.trusted_proxies, peer)
+    }
+
+    fn enter(&mut self, peer: &Peer) {
+        *self.peers.entry(peer.owner()).or_default() += 1;
+    }
+
+    fn leave(&mut self, peer: &Peer) {
+        if let hash_map::Entry::Occupied(mut count) = self.peers.entry(peer.owner()) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 
     fn remove(&mut self, id: &ConnectionId) -> Option<Entry> {
         let entry = self.entries.remove(id)?;
-        if let hash_map::Entry::Occupied(mut peer) = self.peers.entry(entry.connection.peer.ip()) {
-            *peer.get_mut() -= 1;
-            if *peer.get() == 0 {
-                peer.remove();
-            }
-        }
+        self.leave(&entry.connection.peer());
         Some(entry)
     }
 }
@@ -209,24 +403,31 @@ impl Open {
 #[derive(Debug)]
 struct EndGuard {
     connections: Arc<Connections>,
-    id: ConnectionId,
+    connection: Arc<Connection>,
 }
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
         let Connections { context, open, ended, .. } = &*self.connections;
+        let end = self.connection.note_end();
         let mut open = open.lock();
-        let removed = if context.is_stopping() {
-            if let Some(entry) = open.entries.get_mut(&self.id) {
+        if let Some((traffic, cause)) = end
+            && let Some(route) = self.connection.route()
+        {
+            open.ended.note_websocket(route, &traffic, Some(cause));
+        }
+        let removed = if context.is_stopping() && !open.is_over {
+            if let Some(entry) = open.entries.get_mut(&self.connection.id) {
                 entry.has_ended = true;
             }
             None
         } else {
-            open.remove(&self.id)
+            open.remove(&self.connection.id)
         };
         drop(open);
         ended.notify_all();
         drop(removed);
+        self.connections.retire_if_over();
     }
 }
 
@@ -237,11 +438,11 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock)
 }
 
-fn refuse(stream: &Stream, peer: SocketAddr) {
-    contained(|| log::debug!("refused 503 peer={peer}: there are too many connections"));
+/// A client that speaks TLS gets no answer: a handshake would take a thread.
+fn answer_refusal(stream: &Stream) {
     let response = Response::service_unavailable().header("Retry-After", RETRY_AFTER);
     let (head, body) = response.encode(false, Some("close"));
     let _ = stream.write_all([&head, body], REFUSAL_TIMEOUT);
-    stream.finish_writing();
+    let _ = stream.finish_writing();
     stream.discard_arrived();
 }

@@ -1,8 +1,11 @@
-//! Why a server could not start or stop.
+//! Why a server could not start, stop, or take a connection over.
 
+use std::path::PathBuf;
 use std::{fmt, io};
 
-/// Why a server could not start or stop. It says with what value, and what to do.
+use crate::controller::refusal::Refusal;
+
+/// Why a server could not start, stop, or take a connection over. It says with what value, and what to do.
 ///
 /// `Debug` prints the same text as `Display`, followed by the causes: it is what a `main` that returns the error shows.
 #[non_exhaustive]
@@ -47,13 +50,36 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The system gave no thread or no signal handler.
+    /// A file of a certificate or of a key cannot be used.
+    #[non_exhaustive]
+    TlsFile {
+        /// The file, as it was given.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The process cannot join its cluster. With the feature `redis`.
+    #[cfg(feature = "redis")]
+    #[non_exhaustive]
+    Cluster {
+        /// Where its Redis is, without credentials.
+        address: String,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// The system gave no thread, no signal handler or the like.
     #[non_exhaustive]
     System {
         /// What was wanted.
         what: &'static str,
         /// What the system said.
         source: io::Error,
+    },
+    /// A connection that was [handed over](crate::http::ServerHandle::serve) is not served. Its client was told.
+    #[non_exhaustive]
+    Refused {
+        /// Why: the server has as many connections as it may have, or stops.
+        reason: Refusal,
     },
     /// A handler called `shutdown` or `join`, which wait for handlers: it would wait for itself.
     FromHandler,
@@ -66,7 +92,7 @@ impl fmt::Display for Error {
             Self::Listen { address, source } => {
                 write!(f, "cannot listen on {address}")?;
                 if source.kind() == io::ErrorKind::AddrInUse {
-                    f.write_str(": another program does; stop it, or bind another port")?;
+                    f.write_str(": another program does; stop it, or listen elsewhere")?;
                 }
                 Ok(())
             }
@@ -75,7 +101,21 @@ impl fmt::Display for Error {
                 write!(f, "the routes {first:?} and {second:?} match the same paths; remove one")
             }
             Self::Setting { name, reason } => write!(f, "the setting `{name}` {reason}"),
+            Self::TlsFile { file, reason } => {
+                write!(f, "cannot use {} for TLS: {reason}", file.display())
+            }
+            #[cfg(feature = "redis")]
+            Self::Cluster { address, reason } => {
+                write!(f, "cannot join the cluster at the Redis {address}: {reason}")
+            }
             Self::System { what, .. } => write!(f, "the system gave no {what}"),
+            Self::Refused { reason: Refusal::Shutdown } => {
+                f.write_str("the connection was refused with 503: the server shuts down, or has")
+            }
+            Self::Refused { reason } => write!(
+                f,
+                "the connection was refused with 503: there are as many as `{reason}` allows"
+            ),
             Self::FromHandler => f.write_str(
                 "a handler cannot wait for its own server to stop; let another thread call it",
             ),
@@ -99,9 +139,13 @@ impl std::error::Error for Error {
             Self::Address { source, .. }
             | Self::Listen { source, .. }
             | Self::System { source, .. } => Some(source),
+            #[cfg(feature = "redis")]
+            Self::Cluster { .. } => None,
             Self::Path { .. }
             | Self::Duplicate { .. }
             | Self::Setting { .. }
+            | Self::TlsFile { .. }
+            | Self::Refused { .. }
             | Self::FromHandler => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -11,13 +11,24 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::base::contained::contained;
 use crate::base::deadline;
-use crate::comms::reach::ServerComms;
-use crate::net::os::AcceptWaker;
+#[cfg(feature = "redis")]
+use crate::comms::cluster::Member;
+use crate::comms::server::{ServerComms, ServerGuard};
+use crate::comms::session::ConnectionId;
+use crate::controller::overview::ConnectionInfo;
+use crate::controller::stats::Stats;
+use crate::net::listener::{AcceptWaker, Accepted, LocalAddr};
 use crate::server::acceptor::Connections;
 use crate::server::error::Error;
+use crate::server::process::Counting;
+#[cfg(feature = "tls")]
+use crate::server::tls::TlsConfig;
 
 /// How long a cut connection's thread may take to notice, before it counts as a handler that goes on.
 const CUT_GRACE: Duration = Duration::from_secs(1);
+
+/// What the log says as the address of a server without a listener.
+pub(crate) const NOWHERE: &str = "none";
 
 /// A running server, from [`Server::spawn`](crate::http::Server::spawn). Keep it: dropping it [shuts the server
 /// down](Self::shutdown) and waits for that, but for a handler that drops it, which waits for nothing.
@@ -51,7 +62,7 @@ pub struct ServerHandle {
 }
 
 struct Running {
-    local_addr: SocketAddr,
+    local_addrs: Vec<LocalAddr>,
     connections: Arc<Connections>,
     stage: Mutex<Stage>,
     stopped: Condvar,
@@ -67,9 +78,12 @@ enum Stage {
 /// What has to end with the server.
 #[derive(Debug)]
 pub(crate) struct Threads {
-    pub(crate) accepting: JoinHandle<()>,
-    pub(crate) waker: AcceptWaker,
+    pub(crate) accepting: Vec<(JoinHandle<()>, AcceptWaker)>,
     pub(crate) watching: JoinHandle<()>,
+    pub(crate) guard: ServerGuard,
+    /// While the process is in a cluster for this server.
+    #[cfg(feature = "redis")]
+    pub(crate) member: Option<Member>,
 }
 
 /// How the connections of a server ended when it was shut down.
@@ -87,12 +101,12 @@ pub struct Report {
 
 impl ServerHandle {
     pub(crate) fn new(
-        local_addr: SocketAddr,
+        local_addrs: Vec<LocalAddr>,
         connections: Arc<Connections>,
         threads: Threads,
     ) -> Self {
         let running = Running {
-            local_addr,
+            local_addrs,
             connections,
             stage: Mutex::new(Stage::Running(threads)),
             stopped: Condvar::new(),
@@ -100,10 +114,18 @@ impl ServerHandle {
         Self { running: Arc::new(running) }
     }
 
-    /// Where the server listens: with the port that the system chose, if it was bound to port 0.
+    /// Where the server listens: with the port that the system chose, if it was bound to port 0. The first address, if it
+    /// has several; `0.0.0.0:0`, which nobody has, if it listens on Unix sockets alone, or nowhere.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.running.local_addr
+        let first = self.local_addrs().iter().find_map(LocalAddr::as_tcp);
+        first.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())
+    }
+
+    /// All places where the server listens, in the order in which it was told.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[LocalAddr] {
+        &self.running.local_addrs
     }
 
     /// Reaches the clients of this server, where [`Comms`](crate::comms::Comms) reaches those of the whole process.
@@ -112,7 +134,179 @@ impl ServerHandle {
         ServerComms::new(self.running.connections.context.id)
     }
 
+    /// What is going on in this server: its connections, messages and bytes, by route and in all, what was refused, and
+    /// how long things take. After a shutdown it says what there was.
+    ///
+    /// To ask costs a moment for each open connection, and holds up none of them; any thread may, handlers included.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.running.connections.stats()
+    }
+
+    /// The connections that are open, in the order in which they were accepted: for people who look at what is going on.
+    ///
+    /// To ask costs a moment for each open connection, and holds up none of them; any thread may, handlers included.
+    #[must_use]
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.running.connections.list()
+    }
+
+    /// Ends one connection of this server: a WebSocket is closed with 1008 and `reason`, of which a close frame holds 123
+    /// bytes, behind all that is queued for it; a connection that is no WebSocket is cut. Whether there was one.
+    ///
+    /// ```
+    /// # let server = rwf::http::Server::new(vec![]).bind("127.0.0.1:0").spawn()?;
+    /// for connection in server.connections() {
+    ///     if connection.peer.ip().is_loopback() {
+    ///         server.kick(connection.id, "no local clients");
+    ///     }
+    /// }
+    /// # Ok::<(), rwf::http::Error>(())
+    /// ```
+    pub fn kick(&self, connection: impl Into<ConnectionId>, reason: &str) -> bool {
+        self.running.connections.kick(connection.into(), reason)
+    }
+
+    /// Takes over a connection that somebody else has accepted: a `TcpStream`, or on Unix a `UnixStream`. `read` is what was
+    /// read of it so far, nothing or a part of a request's head or more. It is served on a thread of its own from here
+    /// on, just as if the server had accepted it, and nothing of it were read yet: all settings and limits hold, and so does
+    /// a [shutdown](Self::shutdown).
+    ///
+    /// So a program shares its port between this server and another blocking one, or a protocol of its own. It looks at what
+    /// a client says first, under a deadline and a limit of its own, and hands over what is for this server:
+    ///
+    /// ```
+    /// use std::io::{self, Read, Write};
+    /// use std::net::{TcpListener, TcpStream};
+    /// use std::time::Duration;
+    /// use rwf::http::{Server, ServerHandle};
+    /// use rwf::prelude::*;
+    ///
+    /// fn greet(mut socket: Socket) -> Result<(), Error> {
+    ///     socket.send("welcome")?;
+    ///     Ok(())
+    /// }
+    ///
+    /// /// Serves one connection of the program's own port, on a thread of its own.
+    /// fn take(mut stream: TcpStream, websockets: &ServerHandle) -> io::Result<()> {
+    ///     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    ///     let mut read = vec![0; 1024];
+    ///     let count = stream.read(&mut read)?;
+    ///     read.truncate(count);
+    ///     if read.starts_with(b"GET /chat ") {
+    ///         // A client that it does not take was told so.
+    ///         let _ = websockets.serve(stream, read);
+    ///         return Ok(());
+    ///     }
+    ///     stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nThe program's own page.")
+    /// }
+    ///
+    /// let routes = vec![route!("/chat" => websocket(greet))];
+    /// let websockets = Server::new(routes).no_listener().spawn()?;
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = std::thread::spawn({
+    /// #     let address = listener.local_addr()?;
+    /// #     move || {
+    /// #         let mut client = TcpStream::connect(address).unwrap();
+    /// #         let head = "GET /chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    /// #             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    /// #         client.write_all(head.as_bytes()).unwrap();
+    /// #         let mut received = Vec::new();
+    /// #         client.read_to_end(&mut received).unwrap();
+    /// #         String::from_utf8_lossy(&received).into_owned()
+    /// #     }
+    /// # });
+    /// # for stream in listener.incoming().take(1) {
+    /// #     take(stream?, &websockets)?;
+    /// # }
+    /// # assert!(client.join().unwrap().contains("welcome"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Nobody else may read, write or shut down the connection any more, through a clone of the stream say. What the program
+    /// has set about blocking and timeouts of it does not matter. Over [TLS](crate::http::Server::tls), and from a
+    /// [proxy that says whose connection it is](crate::http::Server::proxy_protocol), `read` is what stood on the wire: of
+    /// the handshake, or of the proxy's header.
+    ///
+    /// Where a request was parsed and its bytes are gone, `read` is its head, written again: the request line, the header
+    /// lines, an empty line.
+    ///
+    /// Connections that came in at a loopback address take [loopback names](crate::http::Server::allow_host) only, whatever
+    /// the address of the listener was.
+    ///
+    /// A server that listens too takes them beside; one that is there for them alone has
+    /// [no listener](crate::http::Server::no_listener). Any thread may call this, handlers included. It does not wait for
+    /// the client.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] when there are as many connections as there may be, or when the server shuts down; the client was
+    /// answered with 503, or over TLS with the end of the stream. [`Error::System`] when there is no thread for it, with the
+    /// same answer. A client that has left meanwhile is no error.
+    pub fn serve(
+        &self,
+        stream: impl Into<Accepted>,
+        read: impl Into<Vec<u8>>,
+    ) -> Result<(), Error> {
+        self.running.connections.take_over(stream.into(), read.into())
+    }
+
+    /// Reads the files of its [`Tls`](crate::http::Tls) again, for the connections to come: what SIGHUP does under
+    /// [`run`](crate::http::Server::run). Those that are open stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// A file is missing or wrong, and everything stays as it was; or there is no file, because the server speaks no TLS or
+    /// has a configuration of the program's own.
+    #[cfg(feature = "tls")]
+    pub fn reload_tls(&self) -> Result<(), Error> {
+        let address = self.address();
+        let reloaded = match &self.running.connections.tls {
+            Some(tls) => tls.reload(),
+            None => {
+                let reason = "is not set, and there is nothing to read again".to_owned();
+                Err(Error::Setting { name: "tls", reason })
+            }
+        };
+        match &reloaded {
+            Ok(()) => contained(|| {
+                log::info!(target: "rwf::server", "certificates were read again address={address}");
+            }),
+            Err(error) => contained(|| {
+                log::error!(
+                    target: "rwf::server",
+                    "certificates stay as they were address={address}: {error}"
+                );
+            }),
+        };
+        reloaded
+    }
+
+    /// Whether SIGHUP has a meaning for the server.
+    pub(crate) fn reloads_at_hangup(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.running.connections.tls.as_ref().is_some_and(TlsConfig::has_files);
+        #[cfg(not(feature = "tls"))]
+        return false;
+    }
+
+    /// SIGHUP has come.
+    pub(crate) fn reload_at_hangup(&self) {
+        #[cfg(feature = "tls")]
+        let _ = self.reload_tls();
+    }
+
     /// The name of the session cookie, if there is one.
+    /// All places where it listens, in one line.
+    pub(crate) fn address(&self) -> String {
+        self.running.address()
+    }
+
+    #[cfg(all(feature = "testing", feature = "tls"))]
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.running.connections.tls.is_some()
+    }
+
     #[cfg(feature = "testing")]
     pub(crate) fn session_cookie(&self) -> Option<&str> {
         self.running.connections.context.settings.session_cookie.as_deref()
@@ -169,11 +363,22 @@ impl Running {
         *self.stage.lock() = Stage::Stopped(report);
         self.stopped.notify_all();
         let Report { closed, cut, running } = report;
+        let address = self.address();
         if running > 0 {
-            contained(|| log::warn!("{running} handlers still run; their connections are cut"));
+            contained(|| {
+                log::warn!(
+                    target: "rwf::server",
+                    "handlers still run, and their connections are cut running={running} \
+                     address={address}"
+                );
+            });
         }
-        let address = self.local_addr;
-        contained(|| log::info!("stopped listening on {address}: {closed} closed, {cut} cut"));
+        contained(|| {
+            log::info!(
+                target: "rwf::server",
+                "stopped listening address={address} closed={closed} cut={cut} running={running}"
+            );
+        });
         report
     }
 
@@ -187,16 +392,30 @@ impl Running {
         }
     }
 
-    fn stop(&self, Threads { accepting, waker, watching }: Threads) -> Report {
+    /// All places where it listens, for the log.
+    fn address(&self) -> String {
+        if self.local_addrs.is_empty() {
+            return NOWHERE.to_owned();
+        }
+        let addresses: Vec<_> = self.local_addrs.iter().map(ToString::to_string).collect();
+        addresses.join(",")
+    }
+
+    fn stop(&self, threads: Threads) -> Report {
+        let Threads { accepting, watching, guard, .. } = threads;
         let Connections { context, .. } = &*self.connections;
         let deadline = deadline::after(context.settings.shutdown_timeout);
         context.stop();
-        if waker.wake() {
-            let _ = accepting.join();
-        } else {
-            let address = self.local_addr;
+        for ((accepting, waker), address) in accepting.into_iter().zip(&self.local_addrs) {
+            if waker.wake() {
+                let _ = accepting.join();
+                continue;
+            }
             contained(|| {
-                log::warn!("accepting on {address} ends with the next connection: others took all");
+                log::warn!(
+                    target: "rwf::server",
+                    "accepting ends with the next connection address={address}: others took all"
+                );
             });
         }
         self.connections.end_all();
@@ -205,6 +424,10 @@ impl Running {
             self.connections.wait_until_ended(deadline::after(CUT_GRACE));
         }
         let (closed, cut, running) = self.connections.join_all();
+        drop(guard);
+        // The last that handlers have said to other nodes goes out.
+        #[cfg(feature = "redis")]
+        drop(threads.member);
         context.watchdog.stop();
         let _ = watching.join();
         Report { closed, cut, running }
@@ -218,9 +441,12 @@ impl Drop for ServerHandle {
             let running = Arc::clone(&self.running);
             let stopping = thread::Builder::new().name("rwf-shutdown".to_owned());
             if let Err(error) = stopping.spawn(move || running.shut_down()) {
-                let address = self.local_addr();
+                let address = self.running.address();
                 contained(|| {
-                    log::error!("the server on {address} goes on: no thread to stop it: {error}");
+                    log::error!(
+                        target: "rwf::server",
+                        "the server goes on address={address}: no thread to stop it: {error}"
+                    );
                 });
             }
         } else {
@@ -231,7 +457,7 @@ impl Drop for ServerHandle {
 
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let local_addr = self.local_addr();
-        f.debug_struct("ServerHandle").field("local_addr", &local_addr).finish_non_exhaustive()
+        let local_addrs = self.local_addrs();
+        f.debug_struct("ServerHandle").field("local_addrs", &local_addrs).finish_non_exhaustive()
     }
 }

@@ -13,24 +13,39 @@ pub struct Route {
     path: String,
     controller: Box<dyn Controller>,
     name: &'static str,
+    /// Its place among the routes, as they were written.
+    number: usize,
 }
 
 impl Route {
     /// Serves `path` with `controller`. In a path, `:name` takes one segment and a trailing `*name` takes all that is
     /// left, which may be nothing behind its slash; a wrong one is an error when the server starts. Values are decoded and
     /// then taken as they are: one may be `..`, so they are no file names.
+    ///
+    /// Where several routes match, the more specific one is taken, in whatever order they stand: a segment as it is comes
+    /// before `:name`, and that before `*name`. Two that match the same paths are an error when the server starts.
     #[must_use]
     pub fn new<C>(path: impl Into<String>, controller: C) -> Self
     where
         // The compiler shows the next line to whoever gives it another function.
         C: Controller + 'static, // for example `fn(&Request)`, or `websocket(f)` for a WebSocket's `fn(Socket)`
     {
-        Self { path: path.into(), controller: Box::new(controller), name: name_of::<C>() }
+        Self {
+            path: path.into(),
+            controller: Box::new(controller),
+            name: name_of::<C>(),
+            number: 0,
+        }
     }
 
     /// The name of the controller's type, for the log.
     pub(crate) fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Its place among the routes, as they were written.
+    pub(crate) fn number(&self) -> usize {
+        self.number
     }
 
     pub(crate) fn controller(&self) -> &dyn Controller {
@@ -57,12 +72,17 @@ impl Router {
     /// A path is wrong, two routes match the same paths, or an endpoint has a setting that cannot work.
     pub(crate) fn new(routes: Vec<Route>, defaults: &Websocket) -> Result<Self, Error> {
         let mut parsed: Vec<(Pattern, Route)> = Vec::with_capacity(routes.len());
-        for route in routes {
+        for (number, mut route) in routes.into_iter().enumerate() {
+            route.number = number;
             let pattern = Pattern::parse(&route.path)
                 .map_err(|reason| Error::Path { path: route.path.clone(), reason })?;
             if let Some((first, _)) = parsed.iter().find(|(other, _)| other.is_like(&pattern)) {
                 return Err(Error::Duplicate { first: first.to_string(), second: route.path });
             }
+            route
+                .controller
+                .check(&route.path)
+                .map_err(|reason| Error::Path { path: route.path.clone(), reason })?;
             if let Some(endpoint) = route.controller.endpoint(defaults.clone()) {
                 let of_the_route = |Unfit { name, reason }| {
                     let reason = format!("of the route {:?} {reason}", route.path);
@@ -74,6 +94,13 @@ impl Router {
         }
         parsed.sort_by_cached_key(|(pattern, _)| pattern.precedence());
         Ok(Self { routes: parsed })
+    }
+
+    /// The routes' paths, in the order in which they were written.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let mut routes: Vec<_> = self.routes.iter().map(|(_, route)| route).collect();
+        routes.sort_by_key(|route| route.number);
+        routes.iter().map(|route| route.path.clone()).collect()
     }
 
     /// The route of a path that is not decoded yet.

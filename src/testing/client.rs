@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{Cursor, Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,8 +13,9 @@ use tungstenite::{Error, WebSocket};
 use crate::base::deadline;
 use crate::base::shown::Shown;
 use crate::testing::os;
-use crate::testing::response::{Answered, TestResponse, is_a_pause, may_wait};
+use crate::testing::response::{Answered, TestResponse};
 use crate::testing::slow::SlowReader;
+use crate::testing::wire::{Wire, is_a_pause, may_wait};
 use crate::websocket::close::{Close, CloseCode};
 use crate::websocket::message::Message;
 
@@ -57,7 +57,7 @@ use crate::websocket::message::Message;
 #[must_use = "dropping it ends the connection"]
 pub struct TestClient {
     path: String,
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Wire>,
     response: TestResponse,
     timeout: Duration,
     /// What came while a pong was waited for.
@@ -98,12 +98,12 @@ impl fmt::Display for Came {
 impl TestClient {
     /// A client whose request was answered with a 101.
     pub(crate) fn new(path: &str, answered: Answered, timeout: Duration) -> Self {
-        let Answered { response, stream, rest } = answered;
+        let Answered { response, wire, rest } = answered;
         // What a server may send is its program's business.
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         // A test may have thousands of clients.
         let config = config.read_buffer_size(4 << 10);
-        let socket = WebSocket::from_partially_read(stream, rest, Role::Client, Some(config));
+        let socket = WebSocket::from_partially_read(wire, rest, Role::Client, Some(config));
         let path = path.to_owned();
         Self { path, socket, response, timeout, waiting: VecDeque::new(), end: None, pings: 0 }
     }
@@ -145,7 +145,7 @@ impl TestClient {
         self.timeout = timeout;
         let waiting = deadline::until(deadline::after(timeout)).max(Duration::from_millis(1));
         // It fails for a connection that has ended, whose next write says so.
-        let _ = self.socket.get_ref().set_write_timeout(Some(waiting));
+        let _ = self.socket.get_ref().stream().set_write_timeout(Some(waiting));
         self
     }
 
@@ -310,9 +310,9 @@ impl TestClient {
     pub fn expect_end(&mut self) {
         let deadline = deadline::after(self.timeout);
         let mut passed_over = [0; 16 << 10];
-        let stream = self.socket.get_mut();
-        while may_wait(stream, deadline) {
-            match stream.read(&mut passed_over) {
+        let wire = self.socket.get_mut();
+        while may_wait(wire.stream(), deadline) {
+            match wire.read(&mut passed_over) {
                 Ok(1..) => {}
                 Err(error) if is_a_pause(&error) => {}
                 Ok(0) | Err(_) => return,
@@ -356,13 +356,13 @@ impl TestClient {
     /// Ends the connection with a reset, as the network or a crashed machine does. Systems other than Unix just end the
     /// stream.
     pub fn reset(self) {
-        os::reset(self.socket.into_inner());
+        os::reset(self.socket.into_inner().into_stream());
     }
 
     /// Reads nothing from now on, and has the system take in as little as it can, so that the server finds out soon that
     /// this client does not read.
     pub fn never_read(self) -> SlowReader {
-        let stream = self.socket.into_inner();
+        let stream = self.socket.into_inner().into_stream();
         os::shrink_receive_buffer(&stream);
         SlowReader::idle(stream)
     }
@@ -376,7 +376,7 @@ impl TestClient {
     #[track_caller]
     pub fn read_slowly(self, bytes_per_second: u32) -> SlowReader {
         assert!(bytes_per_second > 0, "a client that reads 0 bytes per second is `never_read`");
-        SlowReader::start(self.socket.into_inner(), bytes_per_second)
+        SlowReader::start(self.socket.into_inner().into_stream(), bytes_per_second)
     }
 
     /// The next message or the end.
@@ -420,7 +420,7 @@ impl TestClient {
             return end.clone();
         }
         let end = loop {
-            if !may_wait(self.socket.get_ref(), deadline) {
+            if !may_wait(self.socket.get_ref().stream(), deadline) {
                 return Came::Nothing(self.timeout);
             }
             match self.socket.read() {

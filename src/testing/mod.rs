@@ -52,6 +52,11 @@
 //! [`TestServer::get`] and [`TestServer::post`] ask the server. A function or a controller needs none: it can be called
 //! with a request that [`Request::get`](crate::http::Request::get) builds.
 //!
+//! # TLS
+//!
+//! With a server that speaks [TLS](crate::http::Server::tls), the clients do too. They take any certificate, because they know
+//! whom they talk to; [`Visitor::tls`] makes them as strict as others are.
+//!
 //! # Clients that misbehave
 //!
 //! A [`TestClient`] that is not told to receive does not read, which the server notices when all buffers are full:
@@ -67,7 +72,10 @@ pub(crate) mod os;
 pub(crate) mod response;
 pub(crate) mod server;
 pub(crate) mod slow;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod visitor;
+pub(crate) mod wire;
 
 pub use self::client::TestClient;
 pub use self::response::TestResponse;

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::base::deadline;
 use crate::base::shown::Shown;
 use crate::http::headers::Headers;
 use crate::http::status::Status;
+use crate::testing::wire::{Target, Wire, is_a_pause, may_wait};
 
 /// What the server answered.
 ///
@@ -97,29 +97,28 @@ impl fmt::Debug for TestResponse {
 /// A response, with its connection and what came behind it.
 pub(crate) struct Answered {
     pub(crate) response: TestResponse,
-    pub(crate) stream: TcpStream,
+    pub(crate) wire: Wire,
     pub(crate) rest: Vec<u8>,
 }
 
-/// Sends `request` on a connection of its own, and reads the response, which has no body where `for_head` says so.
+/// Sends `request` to `host` on a connection of its own, and reads the response, which has no body where `for_head` says so.
 pub(crate) fn ask(
-    address: SocketAddr,
+    target: &Target,
+    host: &str,
     request: &[u8],
     for_head: bool,
     timeout: Duration,
 ) -> io::Result<Answered> {
     let deadline = deadline::after(timeout);
-    let stream = TcpStream::connect_timeout(&address, deadline::until(deadline))?;
-    stream.set_nodelay(true)?;
-    stream.set_write_timeout(Some(deadline::until(deadline)))?;
+    let mut wire = Wire::connect(target, host, deadline)?;
     // A server that refuses a request need not read all of it: then its answer is what counts.
-    let sent = (&stream).write_all(request);
+    let sent = wire.write_all(request);
     let mut received = Vec::new();
     let end_of_head = loop {
         if let Some(at) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             break at + 4;
         }
-        if read_more(&stream, &mut received, deadline)? == 0 {
+        if read_more(&mut wire, &mut received, deadline)? == 0 {
             sent?;
             return Err(io::Error::new(
                 ErrorKind::UnexpectedEof,
@@ -134,7 +133,7 @@ pub(crate) fn ask(
         let length = response.header("Content-Length").and_then(|length| length.parse().ok());
         let length = length.unwrap_or(0);
         while rest.len() < length {
-            if read_more(&stream, &mut rest, deadline)? == 0 {
+            if read_more(&mut wire, &mut rest, deadline)? == 0 {
                 let text = format!("the body ended after {} of {length} bytes", rest.len());
                 return Err(io::Error::new(ErrorKind::UnexpectedEof, text));
             }
@@ -142,18 +141,14 @@ pub(crate) fn ask(
         let behind = rest.split_off(length);
         response.body = std::mem::replace(&mut rest, behind);
     }
-    Ok(Answered { response, stream, rest })
+    Ok(Answered { response, wire, rest })
 }
 
 /// Appends one read, waiting until `deadline`. Zero is the end of the stream.
-fn read_more(
-    mut stream: &TcpStream,
-    received: &mut Vec<u8>,
-    deadline: Instant,
-) -> io::Result<usize> {
+fn read_more(wire: &mut Wire, received: &mut Vec<u8>, deadline: Instant) -> io::Result<usize> {
     let mut buffer = [0; 4096];
-    while may_wait(stream, deadline) {
-        match stream.read(&mut buffer) {
+    while may_wait(wire.stream(), deadline) {
+        match wire.read(&mut buffer) {
             Ok(count) => {
                 received.extend_from_slice(&buffer[..count]);
                 return Ok(count);
@@ -163,20 +158,6 @@ fn read_more(
         }
     }
     Err(io::Error::new(ErrorKind::TimedOut, "it takes longer than `Visitor::timeout`"))
-}
-
-/// Has the next read wait until `deadline`; whether that is not over.
-pub(crate) fn may_wait(stream: &TcpStream, deadline: Instant) -> bool {
-    let remaining = deadline::until(deadline);
-    // Less than a millisecond may be taken for no timeout at all. It fails for a connection that has ended, of which the
-    // read tells.
-    let _ = stream.set_read_timeout(Some(remaining.max(Duration::from_millis(1))));
-    !remaining.is_zero()
-}
-
-/// Whether a read that failed so may be tried again.
-pub(crate) fn is_a_pause(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// The status and the headers of a head as rwf writes it.

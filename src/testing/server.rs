@@ -9,7 +9,10 @@ use crate::server::handle::ServerHandle;
 use crate::server::router::Route;
 use crate::testing::client::TestClient;
 use crate::testing::response::TestResponse;
+#[cfg(feature = "tls")]
+use crate::testing::tls::any_certificate;
 use crate::testing::visitor::Visitor;
+use crate::testing::wire::Target;
 
 /// A test that ends, or panics, need not wait for clients that it has forgotten.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,7 +59,7 @@ pub fn serve(routes: Vec<Route>) -> TestServer {
 /// The server cannot start.
 #[track_caller]
 pub fn start(server: Server) -> TestServer {
-    match server.bind("127.0.0.1:0").spawn() {
+    match server.nowhere().bind("127.0.0.1:0").spawn() {
         Ok(handle) => handle.into(),
         Err(error) => panic!("the server cannot start: {error:?}"),
     }
@@ -76,7 +79,12 @@ impl TestServer {
     /// Somebody who has not been here: a guest with a session of its own.
     #[must_use]
     pub fn visitor(&self) -> Visitor {
-        Visitor::new(self.local_addr(), self.session_cookie())
+        let target = Target {
+            address: self.local_addr(),
+            #[cfg(feature = "tls")]
+            tls: self.speaks_tls().then(any_certificate),
+        };
+        Visitor::new(target, self.session_cookie())
     }
 
     /// Opens a WebSocket, as a guest of its own: [`Visitor::connect`].

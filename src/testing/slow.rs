@@ -54,7 +54,7 @@ impl SlowReader {
         }
     }
 
-    /// How many bytes it has read by now.
+    /// How many bytes it has read by now; over TLS, of what TLS makes of them.
     #[must_use]
     pub fn received_bytes(&self) -> usize {
         self.received.load(Ordering::Relaxed)

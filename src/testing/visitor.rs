@@ -1,7 +1,8 @@
 //! Somebody who uses the server of a test: one person's browser, with cookies and headers.
 
-use std::net::SocketAddr;
 use std::time::Duration;
+
+use data_encoding::BASE64;
 
 use crate::comms::session::{Secret, SessionId};
 use crate::http::headers::{Headers, is_field_value, is_token};
@@ -9,6 +10,7 @@ use crate::http::method::Method;
 use crate::testing::client::TestClient;
 use crate::testing::cookies::Cookies;
 use crate::testing::response::{Answered, TestResponse, ask};
+use crate::testing::wire::Target;
 
 /// Longer than anything that works takes, also on a busy machine.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +40,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A clone has the same cookies, and thus the same session, and can have other headers.
 #[derive(Debug, Clone)]
 pub struct Visitor {
-    address: SocketAddr,
+    target: Target,
     /// The name of the server's session cookie.
     session_cookie: Option<String>,
     cookies: Cookies,
@@ -47,14 +49,14 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    pub(crate) fn new(address: SocketAddr, session_cookie: Option<&str>) -> Self {
+    pub(crate) fn new(target: Target, session_cookie: Option<&str>) -> Self {
         let cookies = Cookies::default();
         if let Some(name) = session_cookie {
             cookies.set(name, &Secret::random().to_cookie());
         }
         let session_cookie = session_cookie.map(str::to_owned);
         let headers = Headers::default();
-        Self { address, session_cookie, cookies, headers, timeout: DEFAULT_TIMEOUT }
+        Self { target, session_cookie, cookies, headers, timeout: DEFAULT_TIMEOUT }
     }
 
     /// Sends this header with all its requests, beside others of the name. It takes the place of one that the kit would
@@ -73,11 +75,81 @@ impl Visitor {
         self
     }
 
+    /// Speaks TLS as this configuration says: it takes the certificates of its authorities alone, and shows its own where the
+    /// server wants one. The host that it asks for (SNI), and for which the certificate has to be, is that of a `Host`
+    /// [header](Self::header), or else the address. With the feature `tls`.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use rwf::http::{Server, Tls};
+    /// use rwf::prelude::*;
+    /// use rwf::rustls::crypto::ring;
+    /// use rwf::rustls::{ClientConfig, RootCertStore, ServerConfig};
+    ///
+    /// fn whoami(request: &Request) -> Result<Response, Error> {
+    ///     Ok(Response::new().text(format!("secure: {}", request.is_secure())))
+    /// }
+    ///
+    /// // A certificate made by the `rcgen` crate; `Tls::files` takes those in files.
+    /// let made = rcgen::generate_simple_self_signed(["chat.example".to_owned()])?;
+    /// let provider = Arc::new(ring::default_provider());
+    /// let config = ServerConfig::builder_with_provider(provider.clone())
+    ///     .with_safe_default_protocol_versions()?
+    ///     .with_no_client_auth()
+    ///     .with_single_cert(vec![made.cert.der().clone()], made.signing_key.into())?;
+    /// let server = Server::new(vec![route!("/" => whoami)])
+    ///     .allow_host("chat.example")
+    ///     .tls(Tls::config(config));
+    /// let server = rwf::testing::start(server);
+    /// assert_eq!(server.get("/").text(), "secure: true");
+    ///
+    /// let mut roots = RootCertStore::empty();
+    /// roots.add(made.cert.der().clone())?;
+    /// let strict = ClientConfig::builder_with_provider(provider)
+    ///     .with_safe_default_protocol_versions()?
+    ///     .with_root_certificates(roots)
+    ///     .with_no_client_auth();
+    /// let anna = server.visitor().tls(strict).header("Host", "chat.example");
+    /// assert_eq!(anna.get("/").text(), "secure: true");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// The server speaks no TLS.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    #[track_caller]
+    pub fn tls(mut self, config: impl Into<std::sync::Arc<rustls::ClientConfig>>) -> Self {
+        assert!(self.target.tls.is_some(), "the server speaks no TLS: see `Server::tls`");
+        self.target.tls = Some(config.into());
+        self
+    }
+
     /// Has a cookie, as if a response had set it.
     #[must_use]
     pub fn cookie(self, name: &str, value: &str) -> Self {
         self.cookies.set(name, value);
         self
+    }
+
+    /// Sends a bearer token with all its requests (RFC 6750 §2.1).
+    ///
+    /// # Panics
+    ///
+    /// No header can have that value.
+    #[must_use]
+    #[track_caller]
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("Authorization", format!("Bearer {token}"))
+    }
+
+    /// Sends a name and a password with all its requests (RFC 7617).
+    #[must_use]
+    #[track_caller]
+    pub fn basic_auth(self, user: &str, password: &str) -> Self {
+        let credentials = BASE64.encode(format!("{user}:{password}").as_bytes());
+        self.header("Authorization", format!("Basic {credentials}"))
     }
 
     /// Comes from a page of that origin, such as `https://example.com`, as browsers say.
@@ -238,9 +310,9 @@ impl Visitor {
     #[track_caller]
     fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answered {
         assert!(path.starts_with('/'), "the path {path:?} has to begin with `/`");
-        let host = self.address.to_string();
+        let address = self.target.address.to_string();
         let cookies = self.cookies.header();
-        let ours = [("Host", host.as_str())].into_iter().chain(headers.iter().copied());
+        let ours = [("Host", address.as_str())].into_iter().chain(headers.iter().copied());
         let ours = ours.chain(cookies.iter().map(|cookies| ("Cookie", cookies.as_str())));
         let ours = ours.filter(|(name, _)| self.headers.get(name).is_none());
         let mut request = format!("{method} {path} HTTP/1.1\r\n");
@@ -250,12 +322,13 @@ impl Visitor {
         request.push_str("\r\n");
         let mut request = request.into_bytes();
         request.extend_from_slice(body);
-        match ask(self.address, &request, method == Method::Head, self.timeout) {
+        let host = self.headers.get("Host").unwrap_or(&address);
+        match ask(&self.target, host, &request, method == Method::Head, self.timeout) {
             Ok(answered) => {
                 self.cookies.keep(&answered.response);
                 answered
             }
-            Err(error) => panic!("{method} {path}: no response from {host}: {error}"),
+            Err(error) => panic!("{method} {path}: no response from {address}: {error}"),
         }
     }
 }

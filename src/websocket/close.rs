@@ -150,6 +150,8 @@ pub struct Closed {
     /// Messages that were sent to the client and that it has not taken. Where the connection broke they are lost; where
     /// it was closed they still go out, for up to [`close_timeout`](crate::controller::Websocket::close_timeout).
     pub unsent: usize,
+    /// Messages that were dropped for newer ones, where [`Overflow::DropOldest`](crate::controller::Overflow) says so.
+    pub dropped: u64,
 }
 
 /// What brought the end of a WebSocket about.
@@ -176,6 +178,18 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them, in order.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Client,
+        Self::Program,
+        Self::Shutdown,
+        Self::SlowReceiver,
+        Self::Silent,
+        Self::Stalled,
+        Self::Violation,
+        Self::Lost,
+    ];
+
     /// Who began: what is lost is counted as the client's doing.
     pub(crate) fn by(self) -> &'static str {
         match self {

@@ -8,16 +8,21 @@ use std::io;
 use bytes::Bytes;
 
 use crate::websocket::close::{Close, CloseCode};
-use crate::websocket::header::{self, Header, Opcode};
+use crate::websocket::compression::{Agreement, Inflating, Inflation};
+use crate::websocket::header::{self, Header, Opcode, WholeMessage};
 use crate::websocket::message::{Message, Text};
 
 /// The input buffer's size to begin with: it grows with what comes at once, and most connections are quiet.
 const FIRST_INPUT: usize = 512;
 /// A long payload's buffer grows by this much, or doubles where that is more: memory follows the bytes that came.
 const GROWTH: usize = 64 * 1024;
+/// How many bytes of a compressed message may come for each of its fragments beside those that are as many as the message
+/// may have: empty blocks add nothing to its size, so they need a limit of their own.
+const COMPRESSED_OVERHEAD: usize = 64;
 
 /// The limits of what is read of a message, all from the endpoint's settings.
 #[derive(Debug, Clone, Copy)]
+#[repr(C)]
 pub(crate) struct MessageLimits {
     pub(crate) max_message_size: usize,
     pub(crate) max_frame_size: usize,
@@ -41,7 +46,7 @@ impl MessageLimits {
 pub(crate) enum Event {
     Message(Message),
     Ping(Bytes),
-    Pong,
+    Pong(Bytes),
     Close(Close),
 }
 
@@ -49,18 +54,26 @@ pub(crate) enum Event {
 pub(crate) type Violation = Close;
 
 /// Turns bytes into [`Event`]s.
+///
+/// In this order in memory: all that a whole message needs stands together, because with thousands of connections it is in
+/// none of the processor's caches by then.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Decoder {
-    limits: MessageLimits,
     /// What was read and not yet consumed starts at `consumed`.
     input: Vec<u8>,
     consumed: usize,
     /// How much the next read of input takes: doubled when a read took as much, up to the setting.
     read_size: usize,
-    /// The data frame whose payload is arriving.
-    frame: Option<PartialFrame>,
     /// The message whose frames are arriving.
-    message: Option<PartialMessage>,
+    message: Option<Box<PartialMessage>>,
+    limits: MessageLimits,
+    /// The bits that no frame may have set.
+    reserved: u8,
+    /// What compressed messages need, where the client may send any.
+    inflation: Option<Box<Inflation>>,
+    /// The data frame of the message whose payload is arriving.
+    frame: Option<PartialFrame>,
 }
 
 /// A data frame whose payload has not arrived whole.
@@ -80,19 +93,30 @@ struct PartialMessage {
     /// Up to here `data` is known to be UTF-8.
     valid: usize,
     fragments: usize,
+    /// Where it is compressed.
+    inflating: Option<Inflating>,
 }
 
 impl Decoder {
     /// Starts with `input`, the bytes that came in the same segment as the request.
     pub(crate) fn new(limits: MessageLimits, input: Vec<u8>) -> Self {
         Self {
-            limits,
             input,
             consumed: 0,
             read_size: limits.first_read(),
-            frame: None,
             message: None,
+            limits,
+            reserved: header::RESERVED,
+            inflation: None,
+            frame: None,
         }
+    }
+
+    /// Takes compressed messages too, as was agreed on.
+    pub(crate) fn inflating(mut self, agreement: &Agreement) -> Self {
+        self.reserved &= !header::RSV1;
+        self.inflation = Some(Inflation::boxed(agreement));
+        self
     }
 
     /// Lets `read` append to the buffer that the next bytes belong in: that of a long payload, to save a copy, or else
@@ -101,40 +125,67 @@ impl Decoder {
         &mut self,
         read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        match (&mut self.frame, &mut self.message) {
-            (Some(frame), Some(message))
-                if frame.remaining >= self.read_size && self.consumed == self.input.len() =>
-            {
-                let data = &mut message.data;
-                let start = data.len();
-                if data.capacity() == start {
-                    frame.reserve(data, self.read_size);
-                }
-                let count = read(data)?;
-                // The read may have brought bytes from behind the frame: `reserve` makes room for a header there, and
-                // the allocator may give more. They belong in the input buffer.
-                let own = count.min(frame.remaining);
-                self.input.clear();
-                self.input.extend(data.drain(start + own..));
-                self.consumed = 0;
-                frame.unmask(&mut data[start..]);
-                frame.remaining -= own;
-                Ok(count)
-            }
-            _ => {
-                self.input.drain(..self.consumed);
-                self.consumed = 0;
-                if self.input.is_empty() && self.input.capacity() > 2 * self.read_size {
-                    self.input = Vec::new();
-                }
-                self.input.reserve_exact(self.read_size.saturating_sub(self.input.len()).max(1));
-                let count = read(&mut self.input)?;
-                if self.input.len() == self.input.capacity() {
-                    self.read_size = (2 * self.read_size).min(self.limits.largest_read());
-                }
-                Ok(count)
-            }
+        if self.message.is_some() && self.is_within_long_payload() {
+            return self.fill_payload(read);
         }
+        if self.consumed < self.input.len() {
+            self.drop_consumed();
+        } else {
+            self.input.clear();
+        }
+        self.consumed = 0;
+        if self.input.is_empty() && self.input.capacity() > 2 * self.read_size {
+            self.input = Vec::new();
+        }
+        self.input.reserve_exact(self.read_size.saturating_sub(self.input.len()).max(1));
+        let count = read(&mut self.input)?;
+        if self.input.len() == self.input.capacity() {
+            self.read_size = (2 * self.read_size).min(self.limits.largest_read());
+        }
+        Ok(count)
+    }
+
+    #[inline(never)]
+    fn is_within_long_payload(&self) -> bool {
+        self.frame.as_ref().is_some_and(|frame| frame.remaining >= self.read_size)
+            && self.consumed == self.input.len()
+            && !self.inflates()
+    }
+
+    /// Whether the message that arrives is compressed.
+    fn inflates(&self) -> bool {
+        self.message.as_ref().is_some_and(|message| message.inflating.is_some())
+    }
+
+    #[inline(never)]
+    fn drop_consumed(&mut self) {
+        self.input.drain(..self.consumed);
+    }
+
+    /// Lets `read` append to a long payload. No input is left.
+    #[inline(never)]
+    fn fill_payload(
+        &mut self,
+        read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) else {
+            return Ok(0);
+        };
+        let data = &mut message.data;
+        let start = data.len();
+        if data.capacity() == start {
+            frame.reserve(data, self.read_size);
+        }
+        let count = read(data)?;
+        // The read may have brought bytes from behind the frame: `reserve` makes room for a header there, and the
+        // allocator may give more. They belong in the input buffer.
+        let own = count.min(frame.remaining);
+        self.input.clear();
+        self.input.extend(data.drain(start + own..));
+        self.consumed = 0;
+        frame.unmask(&mut data[start..]);
+        frame.remaining -= own;
+        Ok(count)
     }
 
     /// Gives back what a burst needed; called when nothing comes.
@@ -145,35 +196,66 @@ impl Decoder {
 
     /// The next whole thing among the bytes so far; `None` when more are needed.
     pub(crate) fn next(&mut self) -> Result<Option<Event>, Violation> {
+        match self.next_whole_message() {
+            Some(message) => Ok(Some(Event::Message(message))),
+            None => self.next_in_parts(),
+        }
+    }
+
+    /// The next message if it is one frame, has arrived whole and breaks no rule: the common case. Otherwise nothing is
+    /// consumed, and [`next`](Self::next) tells what it is.
+    #[inline(always)]
+    pub(crate) fn next_whole_message(&mut self) -> Option<Message> {
+        if self.message.is_some() {
+            return None;
+        }
+        let WholeMessage { is_text, mask, payload, rest } =
+            WholeMessage::parse(self.input.get(self.consumed..)?)?;
+        if payload.len() > self.limits.max_frame_size.min(self.limits.max_message_size) {
+            return None;
+        }
+        let consumed = self.input.len() - rest.len();
+        // Copied, so that a message which is kept does not keep the whole input buffer.
+        let mut payload: Box<[u8]> = payload.into();
+        unmask(&mut payload, mask);
+        let message = message(is_text, payload.into()).ok()?;
+        self.consumed = consumed;
+        Some(message)
+    }
+
+    /// Whether nothing has come of the next message.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.consumed == self.input.len() && self.message.is_none()
+    }
+
+    /// The next of anything else.
+    ///
+    /// Apart, like all that most messages do not need, so that the frames of a read stay small: at thousands of
+    /// connections each line of a stack is out of the caches by the next message.
+    #[inline(never)]
+    fn next_in_parts(&mut self) -> Result<Option<Event>, Violation> {
         loop {
             if self.frame.is_some() {
                 match self.advance_payload()? {
                     Progress::NeedsInput => return Ok(None),
                     Progress::Fragment => {}
-                    Progress::Message(message) => return Ok(Some(Event::Message(message))),
+                    Progress::Message { is_text, data } => {
+                        return message(is_text, data.into())
+                            .map(|whole| Some(Event::Message(whole)));
+                    }
                 }
                 continue;
             }
-            let Some(header) = self.peek_header()? else {
+            let Some(header) = self.peek_header().map_err(violation)? else {
                 return Ok(None);
             };
             if header.opcode.is_control() {
-                let Some(payload) = self.take_payload(&header) else {
-                    return Ok(None);
-                };
-                return control(header.opcode, payload).map(Some);
+                let payload = self.take_payload(&header);
+                return payload.map(|payload| control(header.opcode, payload)).transpose();
             }
-            self.check_sizes(header.length)?;
+            self.check_sizes(&header)?;
             self.check_sequence(header.opcode)?;
-            if header.is_final
-                && header.opcode != Opcode::Continuation
-                && let Some(payload) = self.take_payload(&header)
-            {
-                // The common case. Copied, so that a message which is kept does not keep the whole input buffer.
-                let payload = Bytes::copy_from_slice(payload);
-                let message = message(header.opcode == Opcode::Text, payload)?;
-                return Ok(Some(Event::Message(message)));
-            }
             self.consumed += header.size;
             self.begin_frame(&header)?;
         }
@@ -196,9 +278,20 @@ impl Decoder {
             && matches!(self.peek_header(), Ok(Some(header)) if !header.opcode.is_control())
     }
 
+    /// Whether a part of a frame's payload is still to come, within which nothing else can stand.
+    pub(crate) fn is_within_frame(&self) -> bool {
+        self.frame.is_some()
+    }
+
+    /// How many bytes have come of a frame of which not even the header is whole, or of a control frame.
+    pub(crate) fn incomplete(&self) -> usize {
+        self.input.len() - self.consumed
+    }
+
     /// The next header; it is not consumed yet.
-    fn peek_header(&self) -> Result<Option<Header>, Violation> {
-        Header::parse(&self.input[self.consumed..]).map_err(violation)
+    #[inline]
+    fn peek_header(&self) -> Result<Option<Header>, &'static str> {
+        Header::parse(&self.input[self.consumed..], self.reserved)
     }
 
     /// Consumes a frame whose payload has arrived whole.
@@ -212,20 +305,41 @@ impl Decoder {
     }
 
     /// A length over the limits is refused before any of its bytes is kept.
-    fn check_sizes(&self, length: usize) -> Result<(), Violation> {
+    fn check_sizes(&self, header: &Header) -> Result<(), Violation> {
         let MessageLimits { max_frame_size, max_message_size, .. } = self.limits;
-        if length > max_frame_size {
-            return Err(Close::new(
-                CloseCode::MESSAGE_TOO_BIG,
-                format!("a frame of {length} bytes is over the limit of {max_frame_size}"),
-            ));
+        let length = header.length;
+        let is_compressed = header.is_compressed || self.inflates();
+        // What does not compress gets longer, by an eighth at most: it is no longer a message for that.
+        let longer = if is_compressed { max_frame_size / 8 + COMPRESSED_OVERHEAD } else { 0 };
+        let most = max_frame_size.saturating_add(longer);
+        if length > most {
+            let reason = format!("a frame of {length} bytes is over the limit of {most}");
+            return Err(Close::new(CloseCode::MESSAGE_TOO_BIG, reason));
+        }
+        if is_compressed {
+            return self.check_compressed_size(length);
         }
         let so_far = self.message.as_ref().map_or(0, |message| message.data.len());
         if length > max_message_size.saturating_sub(so_far) {
-            return Err(Close::new(
-                CloseCode::MESSAGE_TOO_BIG,
-                format!("a message of more than {max_message_size} bytes is over the limit"),
-            ));
+            let reason =
+                format!("a message of more than {max_message_size} bytes is over the limit");
+            return Err(Close::new(CloseCode::MESSAGE_TOO_BIG, reason));
+        }
+        Ok(())
+    }
+
+    /// What a compressed message becomes is counted while it is inflated. A compressor makes it longer by an eighth at most,
+    /// and by some bytes where it is cut.
+    #[inline(never)]
+    fn check_compressed_size(&self, length: usize) -> Result<(), Violation> {
+        let message = self.message.as_ref();
+        let fragments = message.map_or(1, |message| message.fragments + 1);
+        let most = self.limits.max_message_size.saturating_mul(2);
+        let most = most.saturating_add(fragments.saturating_mul(COMPRESSED_OVERHEAD));
+        let inflating = message.and_then(|message| message.inflating.as_ref());
+        if length > most - inflating.map_or(0, |inflating| inflating.taken()).min(most) {
+            let reason = format!("more than {most} compressed bytes for one message");
+            return Err(Close::new(CloseCode::MESSAGE_TOO_BIG, reason));
         }
         Ok(())
     }
@@ -242,11 +356,15 @@ impl Decoder {
     }
 
     fn begin_frame(&mut self, header: &Header) -> Result<(), Violation> {
-        let message = self.message.get_or_insert_with(|| PartialMessage {
-            is_text: header.opcode == Opcode::Text,
-            data: Vec::new(),
-            valid: 0,
-            fragments: 0,
+        let inflation = self.inflation.as_ref().filter(|_| header.is_compressed);
+        let message = self.message.get_or_insert_with(|| {
+            Box::new(PartialMessage {
+                is_text: header.opcode == Opcode::Text,
+                data: Vec::new(),
+                valid: 0,
+                fragments: 0,
+                inflating: inflation.map(|inflation| inflation.begin()),
+            })
         });
         message.fragments += 1;
         if message.fragments > self.limits.max_fragments {
@@ -257,7 +375,7 @@ impl Decoder {
         }
         let Header { length, mask, is_final, .. } = *header;
         self.frame = Some(PartialFrame { remaining: length, mask, is_final });
-        if length >= self.limits.largest_read() {
+        if length >= self.limits.largest_read() && message.inflating.is_none() {
             // What a read brings of a long payload together with its header has to be copied, so until the next header
             // reads are short again.
             self.read_size = self.limits.first_read();
@@ -274,14 +392,21 @@ impl Decoder {
         let count = available.len().min(frame.remaining);
         let arrived = &mut available[..count];
         frame.unmask(arrived);
-        if partial.data.capacity() == 0 && count > 0 {
-            frame.reserve(&mut partial.data, self.read_size);
+        let mut inflated = Ok(());
+        if let Some(inflating) = &mut partial.inflating {
+            inflated = inflating.push(arrived, &mut partial.data, self.limits.max_message_size);
+        } else {
+            if partial.data.capacity() == 0 && count > 0 {
+                frame.reserve(&mut partial.data, self.read_size);
+            }
+            partial.data.extend_from_slice(arrived);
         }
-        partial.data.extend_from_slice(arrived);
         self.consumed += count;
         frame.remaining -= count;
         // Text fails at the first wrong byte, not at the message's end (RFC 6455 §8.1).
         partial.check_text()?;
+        // What was inflated before it went wrong comes first, however much arrives at once.
+        inflated?;
         if frame.remaining > 0 {
             return Ok(Progress::NeedsInput);
         }
@@ -290,14 +415,17 @@ impl Decoder {
         if !is_final {
             return Ok(Progress::Fragment);
         }
-        let PartialMessage { is_text, mut data, .. } =
-            self.message.take().expect("a frame belongs to a message");
+        let PartialMessage { is_text, mut data, inflating, .. } =
+            *self.message.take().expect("a frame belongs to a message");
+        if let (Some(inflating), Some(inflation)) = (inflating, &mut self.inflation) {
+            inflation.end(inflating, &mut data, self.limits.max_message_size)?;
+        }
         // The program may keep the message for long, so room that is left is given back, unless it is too little to be
         // worth a copy.
         if data.capacity() - data.len() > data.len() / 8 {
             data.shrink_to_fit();
         }
-        message(is_text, data.into()).map(Progress::Message)
+        Ok(Progress::Message { is_text, data })
     }
 }
 
@@ -317,7 +445,7 @@ impl PartialFrame {
 enum Progress {
     NeedsInput,
     Fragment,
-    Message(Message),
+    Message { is_text: bool, data: Vec<u8> },
 }
 
 impl PartialMessage {
@@ -335,6 +463,7 @@ impl PartialMessage {
     }
 }
 
+#[inline]
 fn message(is_text: bool, payload: Bytes) -> Result<Message, Violation> {
     if is_text {
         Text::from_utf8(payload).map(Message::Text).ok_or_else(invalid_text)
@@ -347,7 +476,7 @@ fn control(opcode: Opcode, payload: &[u8]) -> Result<Event, Violation> {
     match opcode {
         Opcode::Close => close(payload).map(Event::Close),
         Opcode::Ping => Ok(Event::Ping(Bytes::copy_from_slice(payload))),
-        _ => Ok(Event::Pong),
+        _ => Ok(Event::Pong(Bytes::copy_from_slice(payload))),
     }
 }
 
@@ -371,19 +500,20 @@ fn violation(reason: &str) -> Violation {
     Close::new(CloseCode::PROTOCOL_ERROR, reason)
 }
 
+#[cold]
+#[inline(never)]
 fn invalid_text() -> Violation {
     Close::new(CloseCode::INVALID_PAYLOAD, "text that is not UTF-8")
 }
 
 /// Takes the mask off `bytes` (RFC 6455 §5.3).
 fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
-    let [a, b, c, d] = mask;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let mask = u32::from_ne_bytes(mask);
     let (words, rest) = bytes.as_chunks_mut();
     for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+        *word = (u32::from_ne_bytes(*word) ^ mask).to_ne_bytes();
     }
-    for (byte, mask) in rest.iter_mut().zip(mask.into_iter().cycle()) {
+    for (byte, mask) in rest.iter_mut().zip(mask.to_ne_bytes()) {
         *byte ^= mask;
     }
 }
@@ -391,6 +521,7 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::mem;
 
     const LIMITS: MessageLimits = MessageLimits {
         max_message_size: 100_000,
@@ -449,6 +580,19 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_message_needs_one_line_of_memory() {
+        let needed = [
+            mem::offset_of!(Decoder, input) + size_of::<Vec<u8>>(),
+            mem::offset_of!(Decoder, consumed) + size_of::<usize>(),
+            mem::offset_of!(Decoder, read_size) + size_of::<usize>(),
+            mem::offset_of!(Decoder, message) + size_of::<usize>(),
+            mem::offset_of!(Decoder, limits.max_message_size) + size_of::<usize>(),
+            mem::offset_of!(Decoder, limits.max_frame_size) + size_of::<usize>(),
+        ];
+        assert!(needed.iter().all(|end| *end <= 64), "{needed:?}");
+    }
+
+    #[test]
     fn any_split_gives_the_same_events() {
         let long = "äöü€".repeat(3000);
         let wire = [
@@ -469,7 +613,7 @@ mod tests {
             Event::Ping(Bytes::from_static(b"in between")),
             Event::Message("€".into()),
             Event::Message(long.into()),
-            Event::Pong,
+            Event::Pong(Bytes::from_static(b"pong")),
             Event::Message(vec![7; 300].into()),
             Event::Message(Vec::new().into()),
             Event::Close(Close::new(CloseCode::NORMAL, "bye")),

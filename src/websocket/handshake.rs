@@ -10,6 +10,9 @@ use crate::http::origin::{is_of_host, same_origin};
 use crate::http::parser::Parsed;
 use crate::http::response::Response;
 use crate::http::status::Status;
+use crate::websocket::compression::Agreement;
+#[cfg(feature = "deflate")]
+use crate::websocket::extensions::{self, Malformed};
 use crate::websocket::settings::{Origins, Websocket};
 
 /// Why a request does not open a WebSocket.
@@ -49,26 +52,55 @@ impl Refusal {
     }
 }
 
-/// The 101 that opens the WebSocket. `is_secure` where the client is known to have come by TLS.
+/// A request that opens a WebSocket.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// The 101.
+    pub(crate) response: Response,
+    /// What was agreed on about compression.
+    pub(crate) agreement: Option<Agreement>,
+}
+
+/// The opening of the WebSocket. `is_secure` where the client is known to have come by TLS.
 pub(crate) fn accept(
     request: &Parsed,
     is_secure: bool,
     subprotocol: Option<&str>,
     settings: &Websocket,
-) -> Result<Response, Refusal> {
+) -> Result<Opening, Refusal> {
     check_upgrade(request)?;
     check_version(request)?;
     let key = key(request)?;
     check_origin(request, is_secure, &settings.origins)?;
     check_subprotocols(request)?;
+    let (agreement, extensions) = agree(request, settings)?.unzip();
     let response = Response::new()
         .status(Status::SWITCHING_PROTOCOLS)
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Accept", derive_accept_key(key.as_bytes()));
-    Ok(match subprotocol {
+    let response = match extensions {
+        Some(answer) => response.header("Sec-WebSocket-Extensions", answer),
+        None => response,
+    };
+    let response = match subprotocol {
         Some(name) => response.header("Sec-WebSocket-Protocol", name),
         None => response,
-    })
+    };
+    Ok(Opening { response, agreement })
+}
+
+/// What is agreed on about compression, and the answer that says so.
+#[cfg(feature = "deflate")]
+fn agree(request: &Parsed, settings: &Websocket) -> Result<Option<(Agreement, String)>, Refusal> {
+    let Some(deflate) = &settings.deflate else { return Ok(None) };
+    extensions::negotiate(&request.headers, deflate)
+        .map_err(|Malformed| Refusal::bad("the Sec-WebSocket-Extensions header is malformed"))
+}
+
+/// Nothing is offered, so nothing is agreed on.
+#[cfg(not(feature = "deflate"))]
+fn agree(_: &Parsed, _: &Websocket) -> Result<Option<(Agreement, String)>, Refusal> {
+    Ok(None)
 }
 
 fn check_upgrade(request: &Parsed) -> Result<(), Refusal> {
@@ -185,14 +217,16 @@ mod tests {
 
     fn status(request: &Parsed) -> u16 {
         match accept(request, false, None, &Websocket::new()) {
-            Ok(response) => response.status_code().code(),
+            Ok(opening) => opening.response.status_code().code(),
             Err(refusal) => refusal.status.code(),
         }
     }
 
     #[test]
     fn the_sample_of_the_rfc_is_accepted() {
-        let response = accept(&request(GOOD), false, Some("chat"), &Websocket::new()).unwrap();
+        let opening = accept(&request(GOOD), false, Some("chat"), &Websocket::new()).unwrap();
+        let Opening { response, agreement } = opening;
+        assert_eq!(agreement, None);
         assert_eq!(
             response.header_value("Sec-WebSocket-Accept"),
             Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")

@@ -8,6 +8,9 @@ use std::ops::Deref;
 use bytes::Bytes;
 use tungstenite::Utf8Bytes;
 
+#[cfg(feature = "json")]
+use crate::http::json::{self, JsonError};
+
 /// A WebSocket message, text or binary (RFC 6455 §5.6). A clone shares the payload.
 ///
 /// Pings, pongs and closes are the server's business and never reach a handler as messages. There will be no third kind,
@@ -49,6 +52,26 @@ impl Message {
         Self::Binary(bytes.into())
     }
 
+    /// A text message with `value` as JSON. With the feature `json`.
+    ///
+    /// ```
+    /// use rwf::prelude::*;
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Position { x: f32, y: f32 }
+    ///
+    /// assert_eq!(Message::json(&Position { x: 0.5, y: 2.0 })?, r#"{"x":0.5,"y":2.0}"#);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// JSON has no such value: a map whose keys are no strings, or what `Serialize` of its type refuses.
+    #[cfg(feature = "json")]
+    pub fn json<T: serde_core::Serialize + ?Sized>(value: &T) -> Result<Self, JsonError> {
+        json::write(value).map(Self::from)
+    }
+
     /// The payload, whichever kind the message is.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -88,6 +111,24 @@ impl Message {
         }
     }
 
+    /// The message to be sent as it is, where messages are compressed (`Websocket::deflate`, with the feature `deflate`): for
+    /// one that holds a secret beside what somebody else may choose, who could find it out from the length
+    /// ([why](crate::guide::security)). All that sends a message takes it.
+    ///
+    /// ```
+    /// use rwf::prelude::*;
+    ///
+    /// fn answer(tab: ConnectionId, search: &str, token: &str) -> Result<usize, SendError> {
+    ///     let page = format!("no results for {search}; your token is {token}");
+    ///     Comms::connection(tab).send(Message::from(page).uncompressed())
+    /// }
+    /// # let _ = answer;
+    /// ```
+    #[must_use]
+    pub fn uncompressed(self) -> Outgoing {
+        Outgoing { message: self, is_compressible: false }
+    }
+
     /// Length of the payload in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -98,6 +139,81 @@ impl Message {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.as_bytes().is_empty()
+    }
+}
+
+/// A message to be sent, and whether it may be compressed. Made from whatever a [`Message`] is made from, and by
+/// [`Message::uncompressed`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Outgoing {
+    message: Message,
+    is_compressible: bool,
+}
+
+impl Outgoing {
+    pub(crate) fn into_parts(self) -> (Message, bool) {
+        (self.message, self.is_compressible)
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) fn parts(&self) -> (&Message, bool) {
+        (&self.message, self.is_compressible)
+    }
+
+    /// With another message in its place.
+    pub(crate) fn map(self, change: impl FnOnce(Message) -> Message) -> Self {
+        Self { message: change(self.message), ..self }
+    }
+}
+
+impl<T: Into<Message>> From<T> for Outgoing {
+    fn from(message: T) -> Self {
+        Self { message: message.into(), is_compressible: true }
+    }
+}
+
+/// Reads a message as JSON, with the feature `json`. The prelude brings it.
+///
+/// It is a trait because [`Message::json`] makes a message, and a type has one function of a name:
+/// `message.json::<Command>()` is this one.
+#[cfg(feature = "json")]
+pub trait ReadJson {
+    /// The payload's value, which is JSON, whichever kind the message is.
+    ///
+    /// ```
+    /// use rwf::prelude::*;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// #[serde(tag = "type", rename_all = "lowercase")]
+    /// enum Command { Say { text: String }, Leave }
+    ///
+    /// fn chat(mut socket: Socket) -> Result<(), Error> {
+    ///     while let Some(message) = socket.recv()? {
+    ///         match message.json() {
+    ///             Ok(Command::Say { text }) => socket.send(text)?,
+    ///             Ok(Command::Leave) => break,
+    ///             // The one tab is told, and stays. With `?` it would be closed with 1007.
+    ///             Err(error) => socket.send(error.to_string())?,
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let _ = websocket(chat);
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The payload is no JSON, or that of another value. Passed on through `?`, that closes the WebSocket with 1007.
+    fn json<'a, T: serde_core::Deserialize<'a>>(&'a self) -> Result<T, JsonError>;
+}
+
+#[cfg(feature = "json")]
+impl ReadJson for Message {
+    fn json<'a, T: serde_core::Deserialize<'a>>(&'a self) -> Result<T, JsonError> {
+        match self {
+            Self::Text(text) => json::read(text),
+            Self::Binary(bytes) => json::read_bytes(bytes),
+        }
     }
 }
 
@@ -196,6 +312,7 @@ pub struct Text(Utf8Bytes);
 
 impl Text {
     /// Takes `bytes` over if they are UTF-8.
+    #[inline]
     pub(crate) fn from_utf8(bytes: Bytes) -> Option<Self> {
         Utf8Bytes::try_from(bytes).ok().map(Self)
     }

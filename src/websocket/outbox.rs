@@ -8,7 +8,8 @@
 //! When the client does not take everything at once, the write half is put back with what is left, and a writer thread
 //! waits until the client takes more. That thread ends when the client has caught up, so a healthy connection costs no
 //! second thread. Only the reader's replies to a burst of input wait for each other a little, to go out in one write:
-//! until the reader has no more input at hand, or until the watchdog finds that a handler takes its time.
+//! until the reader has no more input at hand, or until the watchdog finds that a handler takes its time; and messages that
+//! come from other nodes of a cluster in one piece.
 //!
 //! Whoever sends a message puts it into the channel while holding the lock that its account is kept under. So whoever has
 //! the write half and finds, under that lock, that nothing waits, knows that nothing does, and can put the write
@@ -17,8 +18,9 @@
 //! Payloads may be memory of the program's own, with destructors of its own. These run when neither the lock nor the
 //! write half is held, so that they may send and panic. A destructor that waits holds up what waits for the same client.
 
-use std::sync::Arc;
+use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -30,9 +32,14 @@ use crate::net::stream::Stream;
 use crate::net::watchdog::Watchdog;
 use crate::websocket::batch::{Batch, Payload};
 use crate::websocket::close::{Cause, Close, CloseCode, Closed};
+use crate::websocket::compression::{Agreement, Deflation};
 use crate::websocket::frame::Frame;
-use crate::websocket::outbox_state::{OutboxState, Phase, Spent};
+use crate::websocket::latest::Waiting;
+use crate::websocket::outbox_state::{OutboxState, Phase, Spent, Waiter, WriteHalf};
+use crate::websocket::prepared::PreparedMessage;
+use crate::websocket::questions::Questions;
 use crate::websocket::settings::{Overflow, Websocket};
+use crate::websocket::traffic::{Received, Traffic};
 
 thread_local! {
     static THIS_THREAD: ThreadId = thread::current().id();
@@ -41,7 +48,8 @@ thread_local! {
 /// The outgoing half of a connection. Any thread may send; nothing blocks but a handler that floods its own client.
 ///
 /// In this order in memory: every message needs what stands first, and with thousands of connections it is in none of the
-/// processor's caches by then.
+/// processor's caches by then. Not aligned to their lines: an aligned allocation takes up to two lines more, and none that a
+/// handshake has given back.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Outbox {
@@ -49,13 +57,20 @@ pub(crate) struct Outbox {
     pub(super) stream: Arc<Stream>,
     /// Signalled when room was made, the write half was put back, the waiter changed, or the phase did.
     pub(super) changed: Condvar,
-    /// The thread that reads this connection and runs its handlers.
-    reader: ThreadId,
+    /// How messages are compressed, where that was agreed on.
+    pub(super) deflation: Option<Box<Deflation>>,
+    /// What the client is asked, from its first question on.
+    questions: OnceLock<Box<Questions>>,
+    pub(crate) received: Received,
     /// Whether `OutboxState::phase` is not `Open` any more, for a look without the lock.
     pub(super) is_sealed: AtomicBool,
+    pub(super) has_started: AtomicBool,
+    /// The thread that reads this connection and runs its handlers.
+    reader: ThreadId,
     pub(super) limits: OutboxLimits,
-    /// The messages that wait. Unbounded, because a bounded channel reserves its places: the account is the bound.
-    pub(super) queue: (Sender<Frame>, Receiver<Frame>),
+    /// The messages that wait. Unbounded, because a bounded channel reserves its places: the account is the bound. Made
+    /// for the first message that waits: most connections never have one, and it takes half a kilobyte.
+    queue: OnceLock<(Sender<Waiting>, Receiver<Waiting>)>,
     pub(super) watchdog: Watchdog,
     /// The connection's name in the log.
     pub(crate) label: Arc<str>,
@@ -83,9 +98,11 @@ impl Outbox {
         settings: &Websocket,
         process_bytes: usize,
         opening: Vec<u8>,
+        agreement: Option<Agreement>,
         label: Arc<str>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            deflation: agreement.map(|agreement| Box::new(Deflation::new(&agreement))),
             stream,
             watchdog,
             limits: OutboxLimits {
@@ -100,8 +117,11 @@ impl Outbox {
             label,
             reader: THIS_THREAD.with(|id| *id),
             is_sealed: AtomicBool::new(false),
-            state: Mutex::new(OutboxState::new(opening)),
-            queue: unbounded(),
+            has_started: AtomicBool::new(false),
+            received: Received::default(),
+            state: Mutex::new(OutboxState::new(opening, settings.lag())),
+            queue: OnceLock::new(),
+            questions: OnceLock::new(),
             changed: Condvar::new(),
         })
     }
@@ -118,7 +138,15 @@ impl Outbox {
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let stream = Arc::new(Stream::new(listener.accept().unwrap().0, true).unwrap());
         (
-            Self::new(stream, watchdog, settings, usize::MAX, b"opening".to_vec(), "a tab".into()),
+            Self::new(
+                stream,
+                watchdog,
+                settings,
+                usize::MAX,
+                b"opening".to_vec(),
+                None,
+                "a tab".into(),
+            ),
             client,
         )
     }
@@ -138,6 +166,27 @@ impl Outbox {
         self.is_sealed.load(Ordering::Acquire)
     }
 
+    /// Whether it has begun to write: the client is told that its WebSocket is open.
+    pub(crate) fn has_started(&self) -> bool {
+        self.has_started.load(Ordering::Relaxed)
+    }
+
+    /// The frame of a message that waits for this client.
+    pub(super) fn frame_of<'a>(&self, message: &'a PreparedMessage) -> &'a Frame {
+        // What is not taken need not be compressed.
+        message.frame_for(self.deflation.as_deref().filter(|_| !self.is_sealed()))
+    }
+
+    /// Whether what waits is compressed when it is written, because it refers to what was before it.
+    pub(super) fn deflates_when_written(&self) -> bool {
+        self.deflation.as_ref().is_some_and(|deflation| deflation.method().is_none())
+    }
+
+    /// What is written in the place of a frame that has waited. The caller has the write half, and writes it next.
+    pub(super) fn deflate_next(&self, frame: &Frame) -> Option<Frame> {
+        self.deflation.as_ref()?.next(frame)
+    }
+
     /// Why the connection is being closed, or else why it was given up.
     pub(crate) fn closed(&self) -> Option<Closed> {
         let state = self.state.lock();
@@ -147,19 +196,66 @@ impl Outbox {
             Some((Close::new(CloseCode::ABNORMAL, reason.as_str()), *cause))
         };
         let (Close { code, reason }, cause) = state.rest.sealed.clone().or_else(failure)?;
-        Some(Closed { code, reason, cause, unsent })
+        Some(Closed { code, reason, cause, unsent, dropped: state.rest.dropped })
+    }
+
+    /// What has gone over the WebSocket so far.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let mut traffic = self.state.lock().traffic();
+        traffic.received_messages = self.received.messages();
+        traffic.received_bytes = self.received.bytes();
+        traffic
+    }
+
+    /// What the client is asked.
+    pub(crate) fn questions(&self) -> &Questions {
+        self.questions.get_or_init(Box::default)
+    }
+
+    /// What the client is asked, if it ever was.
+    pub(crate) fn asked(&self) -> Option<&Questions> {
+        self.questions.get().map(Box::as_ref)
+    }
+
+    /// How many messages were dropped for newer ones.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.state.lock().rest.dropped
     }
 
     /// Whether a slow client has taken something within `time`: a sign of life, although it may send nothing.
     pub(crate) fn has_taken_within(&self, time: Duration) -> bool {
         let state = self.state.lock();
         let takes_nothing = state.rest.stalled_since.is_some_and(|since| since.elapsed() >= time);
-        state.is_slow() && !takes_nothing
+        state.is_blocked() && !takes_nothing
+    }
+
+    /// Puts a message into the channel. The caller holds the lock of the state.
+    pub(super) fn enqueue(&self, waiting: Waiting) {
+        let (sender, _) = self.queue.get_or_init(unbounded);
+        // The receiver lives as long as the sender does.
+        let _ = sender.send(waiting);
+    }
+
+    /// Takes the next message out of the channel. The caller has the write half, or drops what has waited longest.
+    pub(super) fn dequeue(&self) -> Option<Waiting> {
+        self.queue.get()?.1.try_recv().ok()
+    }
+
+    pub(super) fn is_anything_queued(&self) -> bool {
+        self.queue.get().is_some_and(|(_, queue)| !queue.is_empty())
     }
 
     /// Waits up to `time` until the connection is being closed, or was given up.
     pub(crate) fn wait_until_sealed(&self, time: Duration) {
         self.wait_for(&mut self.state.lock(), time, |_| false);
+    }
+
+    /// Waits up to `time` for whoever writes to note why the connection broke. Where nobody writes, nobody knows.
+    pub(crate) fn wait_for_failure(&self, time: Duration) {
+        self.wait_for(&mut self.state.lock(), time, |state| {
+            matches!(state.write_half, WriteHalf::Free | WriteHalf::Held)
+                && state.rest.waiter == Waiter::Nobody
+        });
     }
 
     /// Waits up to `time` for anything to change.
@@ -208,11 +304,17 @@ impl Outbox {
             return Spent::new();
         }
         let mut batches = state.fail(failure);
+        let head = state.rest.head.take();
         self.is_sealed.store(true, Ordering::Release);
         self.changed.notify_all();
         drop(state);
+        if let Some(questions) = self.asked() {
+            questions.abandon();
+        }
         self.stream.cut();
-        let queued = self.queue.1.try_iter().map(Payload::from);
+        let queued = iter::from_fn(|| self.dequeue()).filter_map(Waiting::into_parts);
+        let waiting = head.map(Waiting::Latest).into_iter().filter_map(Waiting::into_parts);
+        let queued = waiting.chain(queued).map(|(frame, _)| Payload::from(frame));
         batches.iter_mut().filter_map(Batch::clear).chain(queued).collect()
     }
 }

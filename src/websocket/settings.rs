@@ -12,6 +12,9 @@ use crate::base::rule::{self, Checked};
 use crate::http::headers::is_token;
 use crate::http::host::{is_literal, split_authority};
 use crate::websocket::decoder::MessageLimits;
+#[cfg(feature = "deflate")]
+use crate::websocket::deflate::Deflate;
+use crate::websocket::lag::Lag;
 
 /// The settings of a WebSocket endpoint: for all of a server's endpoints
 /// ([`Server::websocket`](crate::http::Server::websocket)), or for one
@@ -43,12 +46,16 @@ pub struct Websocket {
     pub(crate) outbox_messages: usize,
     pub(crate) max_topics: usize,
     pub(crate) overflow: Overflow,
+    pub(crate) max_lag: Option<Duration>,
+    pub(crate) max_unsent_bytes: Option<usize>,
     pub(crate) ping_interval: Option<Duration>,
     pub(crate) ping_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) origins: Origins,
     pub(crate) subprotocols: Vec<String>,
+    #[cfg(feature = "deflate")]
+    pub(crate) deflate: Option<Deflate>,
 }
 
 /// What happens to a message that finds its receiver's outbox full.
@@ -61,6 +68,17 @@ pub enum Overflow {
     Close,
     /// The message is refused, which its sender learns from the error; the connection stays.
     Refuse,
+    /// The messages that have waited longest are dropped until there is room, and the connection stays: for clients that
+    /// want to know what is now, not all that was. A handler does not wait for its own client either. What is being written
+    /// already is not dropped, so one message more than the limits say may wait.
+    ///
+    /// [`Outcome::dropped`](crate::comms::Outcome) tells a sender of it, [`Client::dropped`](crate::comms::Client::dropped)
+    /// and [`Closed::dropped`](crate::websocket::Closed) how many they were of a client, and the log names clients that it
+    /// happens to, and says how many they were when it is closed.
+    ///
+    /// Where clients have to get all of some messages, and the newest alone of others, rather send these with
+    /// [`Comms::send_latest`](crate::comms::Comms::send_latest).
+    DropOldest,
 }
 
 /// Which pages may open a WebSocket here.
@@ -87,12 +105,16 @@ impl Default for Websocket {
             outbox_messages: usize::MAX,
             max_topics: 128,
             overflow: Overflow::Close,
+            max_lag: None,
+            max_unsent_bytes: None,
             ping_interval: Some(Duration::from_secs(20)),
             ping_timeout: Duration::from_secs(20),
             write_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             origins: Origins::SameHost(Vec::new()),
             subprotocols: Vec::new(),
+            #[cfg(feature = "deflate")]
+            deflate: Some(Deflate::default()),
         }
     }
 }
@@ -112,8 +134,8 @@ impl Websocket {
         self
     }
 
-    /// The longest frame that is taken, in bytes of payload; a longer one is closed with 1009.
-    /// Default: as long as a message may be.
+    /// The longest frame that is taken, in bytes of payload; a longer one is closed with 1009. A compressed one may be an
+    /// eighth longer, as what does not get shorter gets longer. Default: as long as a message may be.
     #[must_use]
     pub fn max_frame_size(mut self, bytes: usize) -> Self {
         self.max_frame_size = Some(bytes);
@@ -144,6 +166,9 @@ impl Websocket {
     /// [burst](Rate::burst) has to allow for that. Pings and a close that come before the message too many are answered at
     /// once, and those behind it wait with it. A client that is held back is not taken for a silent one.
     ///
+    /// Its answer to a [question](crate::comms::Comms::request) does not count: one for each that it was asked, also when it
+    /// comes too late. While it may answer, one message more than the rate allows may be taken before it is held back.
+    ///
     /// ```
     /// use rwf::controller::{Rate, Websocket};
     ///
@@ -161,7 +186,8 @@ impl Websocket {
     /// How many bytes a client may send over one connection. Default unlimited. One that sends more is held back: nothing
     /// more is read of what it sends until the rate allows it.
     ///
-    /// Every byte counts when it is read, those of pings, empty messages and the frames' own headers too.
+    /// Every byte counts when it is read, those of pings, empty messages, answers to questions and the frames' own headers
+    /// too, and those that come along with the handshake. A pong does not count that answers a ping of the server's.
     #[must_use]
     pub fn byte_rate(mut self, rate: impl Into<Option<Rate>>) -> Self {
         self.byte_rate = rate.into();
@@ -201,8 +227,8 @@ impl Websocket {
         self
     }
 
-    /// The most bytes that wait for one client, default 1 MiB, where each message counts 64 more than it is long; see
-    /// [`Overflow`] for what comes then. A message that is longer still fits an empty outbox.
+    /// The most bytes that wait for one client, default 1 MiB, where each message counts 64 more than it is long, and the
+    /// newest value of a key 256 more and the length of the key; see [`Overflow`] for what comes then. A message that is longer still fits an empty outbox.
     #[must_use]
     pub fn outbox_bytes(mut self, bytes: usize) -> Self {
         self.outbox_bytes = bytes;
@@ -230,6 +256,45 @@ impl Websocket {
     #[must_use]
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
+        self
+    }
+
+    /// How far newest values, which [`send_latest`](crate::comms::Comms::send_latest) sends, may run ahead of a client that
+    /// cannot keep up; `None` for as far as the network and the client's system hold them. Default `None`.
+    ///
+    /// With a limit, pings go along with the values. While their answers come later by about this much than they could, new
+    /// values wait, and are replaced by newer ones, and what is sent behind them waits with them: as long as the outbox has
+    /// room. When it is full, they go out to make room, so that nothing is dropped or refused, and nobody closed, for values
+    /// that wait. So a client that takes 20
+    /// messages a second sees values that are at most 200 ms old with a limit of 50 ms, and one that keeps up gets all as
+    /// before, over the internet too. Pings cost some bytes, and the client's answers have to be read: about one each
+    /// for a client that cannot keep up, and one for 16 rounds of values else.
+    ///
+    /// Values wait up to [`ping_timeout`](Self::ping_timeout) for an answer, and go out then: to a client that answers no
+    /// pings, one in that time.
+    ///
+    /// They wait no longer than this limit while answers cannot be seen, and go out without one until they can: while a
+    /// handler of the client's runs, or its function does not receive; within a long frame of its, where no pong may stand;
+    /// and while it is held back for a [`message_rate`](Self::message_rate) or a [`byte_rate`](Self::byte_rate), because its
+    /// pongs stand behind what it has sent. The pongs themselves count for no rate.
+    ///
+    /// It counts what is on its way to the client's WebSocket library. A library that reads ahead, as browsers do, answers
+    /// before its user has seen a message.
+    #[must_use]
+    pub fn max_lag(mut self, lag: impl Into<Option<Duration>>) -> Self {
+        self.max_lag = lag.into();
+        self
+    }
+
+    /// The most bytes that wait in the system to be sent to a client, beside those that are on their way; `None` for as many
+    /// as the system likes, which may be megabytes. Default `None`.
+    ///
+    /// What waits there is not bounded by [`outbox_bytes`](Self::outbox_bytes), cannot be replaced or dropped any more, and
+    /// is old when it arrives. 16 KiB costs a fast client little. It is `TCP_NOTSENT_LOWAT` on Linux, and elsewhere and over
+    /// Unix sockets the size of the send buffer, which limits what is on its way too; Linux makes it 4.5 KiB at least.
+    #[must_use]
+    pub fn max_unsent_bytes(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.max_unsent_bytes = bytes.into();
         self
     }
 
@@ -293,6 +358,21 @@ impl Websocket {
         self
     }
 
+    /// How messages are compressed for clients that offer it (permessage-deflate); `None` for not at all. Default
+    /// [`Deflate::new`]. With the feature `deflate`.
+    ///
+    /// Mind that a compressed message's length tells something of what is in it: see [security](crate::guide::security).
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn deflate(mut self, deflate: impl Into<Option<Deflate>>) -> Self {
+        self.deflate = deflate.into();
+        self
+    }
+
+    pub(crate) fn lag(&self) -> Option<Lag> {
+        self.max_lag.map(|lag| Lag::new(lag, self.ping_timeout))
+    }
+
     pub(crate) fn message_limits(&self) -> MessageLimits {
         MessageLimits {
             max_message_size: self.max_message_size,
@@ -321,13 +401,20 @@ impl Websocket {
             // Zero is none.
             max_topics: _,
             overflow: _,
+            // Zero is one round trip at a time.
+            max_lag: _,
+            max_unsent_bytes,
             ping_interval,
             ping_timeout,
             write_timeout,
             close_timeout,
             origins,
             subprotocols,
+            #[cfg(feature = "deflate")]
+            deflate,
         } = self;
+        #[cfg(feature = "deflate")]
+        deflate.as_ref().map_or(Ok(()), Deflate::check)?;
         rule::at_least("max_message_size", *max_message_size, 1)?;
         rule::at_least("max_frame_size", max_frame_size.unwrap_or(*max_message_size), 1)?;
         rule::at_least("max_fragments", *max_fragments, 1)?;
@@ -339,6 +426,7 @@ impl Websocket {
         if let Some(interval) = ping_interval {
             rule::time("ping_interval", *interval)?;
         }
+        rule::at_least("max_unsent_bytes", max_unsent_bytes.unwrap_or(1), 1)?;
         rule::time("ping_timeout", *ping_timeout)?;
         rule::time("write_timeout", *write_timeout)?;
         rule::time("close_timeout", *close_timeout)?;

@@ -9,7 +9,6 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
-use smallvec::SmallVec;
 
 use crate::base::contained::contained;
 use crate::net::stream::Stream;
@@ -17,16 +16,18 @@ use crate::net::watchdog::Flush;
 use crate::websocket::batch::{Account, Batch};
 use crate::websocket::close::Cause;
 use crate::websocket::frame::Frame;
+use crate::websocket::header;
+use crate::websocket::latest::Waiting;
 use crate::websocket::outbox::Outbox;
 use crate::websocket::outbox_state::{
-    Ending, OutboxState, Phase, Source, Spent, Waiter, WriteHalf,
+    Ending, OutboxState, Phase, Reception, Source, Spent, Waiter, WriteHalf,
 };
 
 /// How many batches a thread writes in one go. A sender writes so much for others before it leaves the rest to a writer
 /// thread.
 const MAX_BATCHES: usize = 16;
-/// A frame up to this length is one slice of a write, copied together on the stack.
-const SHORT: usize = 128;
+/// So many bytes are compressed within some milliseconds, at the highest level too.
+const SOON_COMPRESSED: usize = 64 << 10;
 /// The writer thread's own code is shallow; destructors of payloads may need some more.
 const WRITER_STACK: usize = 256 << 10;
 
@@ -37,6 +38,8 @@ pub(super) enum Round {
     Drained,
     /// Something is left, and the client takes no more now.
     Blocked,
+    /// Something is left that waits for the client's answers.
+    Held,
     /// Something is left, and this thread has written enough: a writer thread has to go on.
     Unfinished,
     /// Nothing will be written any more: all was, with the close, or the connection was given up.
@@ -45,73 +48,105 @@ pub(super) enum Round {
 }
 
 impl Outbox {
-    /// Writes a frame when nothing else waits, which is the common case: it need not be copied to a batch.
+    /// Writes a frame when nothing else waits, which is the common case: it need not be copied to a batch. A short one is
+    /// one slice, copied together on the stack.
     pub(super) fn write_through<'a>(
         self: &'a Arc<Self>,
         frame: &Frame,
+        account: Account,
         mut state: MutexGuard<'a, OutboxState>,
     ) {
         state.write_half = WriteHalf::Taken;
         drop(state);
-        let sent = if frame.len() <= SHORT {
-            let mut bytes = SmallVec::<[u8; SHORT]>::from_slice(frame.header());
-            bytes.extend_from_slice(frame.payload());
-            self.stream.write_now(&[IoSlice::new(&bytes)])
+        let deflated = self.deflate_next(frame);
+        let frame = deflated.as_ref().unwrap_or(frame);
+        let length = frame.len();
+        let sent = if let Some(header) = frame.short_header() {
+            let mut bytes = [0; 2 + header::SHORT];
+            bytes[..2].copy_from_slice(&header);
+            bytes[2..length].copy_from_slice(frame.payload());
+            self.stream.write_now(&[IoSlice::new(&bytes[..length])])
         } else {
-            self.stream.write_now(&[IoSlice::new(frame.header()), IoSlice::new(frame.payload())])
+            self.write_long(frame)
         };
         let written = match sent {
             Ok(written) => written,
             Err(error) if error.kind() == WouldBlock => 0,
-            Err(error) => return drop(self.give_up(self.failure(&error))),
+            Err(error) => return self.fail_to_write(&error),
         };
-        let mut state = self.state.lock();
-        if written == frame.len() {
-            state.settle(Account::of(frame));
-            self.changed.notify_all();
+        if written < length {
+            return self.block_with(frame, account, written);
         }
+        let mut state = self.state.lock();
+        state.note_sent(written);
+        state.settle(account);
+        self.changed.notify_all();
         if state.phase == Phase::Failed {
             return;
         }
-        if written < frame.len() {
-            state.rest.batch.push_written(frame, written);
+        state.write_half = WriteHalf::Free;
+        if state.has_work() {
+            self.write_what_waits(state);
+        }
+    }
+
+    #[inline(never)]
+    fn write_long(&self, frame: &Frame) -> io::Result<usize> {
+        let mut header = [0; header::MAX_SENT];
+        let slices = [frame.header(&mut header), frame.payload()].map(IoSlice::new);
+        self.stream.write_now(&slices)
+    }
+
+    /// Puts the write half back with a frame of which the client took `written` bytes.
+    #[cold]
+    #[inline(never)]
+    fn block_with(self: &Arc<Self>, frame: &Frame, account: Account, written: usize) {
+        let mut state = self.state.lock();
+        state.note_sent(written);
+        if state.phase != Phase::Failed {
+            state.rest.batch.push_written(frame, account, written);
             state.block();
             self.ensure_waiter(state);
-        } else {
-            state.write_half = WriteHalf::Free;
-            if state.has_work() {
-                self.write_what_waits(state);
-            }
         }
+    }
+
+    /// Gives the connection up, because a write failed.
+    #[cold]
+    #[inline(never)]
+    fn fail_to_write(&self, error: &io::Error) {
+        drop(self.give_up(self.failure(error)));
     }
 
     /// Writes from this thread what the client takes at once, if nobody writes already and the client is not slow.
     pub(super) fn write_what_waits<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, OutboxState>) {
-        if state.write_half == WriteHalf::Free {
+        if state.can_write() {
             self.write_and_ensure_waiter(state);
         }
     }
 
     /// Writes from this thread what the client takes at once. When something is left, somebody else waits for the
-    /// client.
+    /// client. Whether the client would take more now.
+    #[inline(never)]
     pub(super) fn write_and_ensure_waiter<'a>(
         self: &'a Arc<Self>,
         state: MutexGuard<'a, OutboxState>,
-    ) {
+    ) -> bool {
         let (round, spent) = self.write_round(state, Stream::write_now);
+        let takes_more = matches!(round, Round::Drained | Round::Unfinished);
         match round {
-            Round::Drained | Round::Over => {}
+            Round::Drained | Round::Held | Round::Over => {}
             Round::Blocked | Round::Unfinished => self.ensure_waiter(self.state.lock()),
-            Round::Failed(error) => drop(self.give_up(self.failure(&error))),
+            Round::Failed(error) => self.fail_to_write(&error),
         }
         // Last of all, because these destructors may take their time.
         drop(spent);
+        takes_more
     }
 
     /// Takes the write half out of the outbox, writes what waits, and puts it back. The caller sees to what the round's
     /// end asks for, and then drops the payloads that were written.
     fn write_round(
-        &self,
+        self: &Arc<Self>,
         mut state: MutexGuard<'_, OutboxState>,
         write: impl Fn(&Stream, &[IoSlice<'_>]) -> io::Result<usize>,
     ) -> (Round, Spent) {
@@ -119,21 +154,32 @@ impl Outbox {
         let mut spent = mem::take(&mut state.rest.spent);
         let mut batches = 0;
         let round = loop {
-            let is_anything_in_channel = !self.queue.1.is_empty();
-            let next = state.load(&mut batch, is_anything_in_channel);
+            let next = state.load(&mut batch, self.is_anything_queued());
             if next == Source::Nothing {
-                break if state.phase == Phase::Sealed { Round::Over } else { Round::Drained };
+                break self.end(&mut state);
+            }
+            if next == Source::Held {
+                break Round::Held;
             }
             if batches == MAX_BATCHES {
                 break Round::Unfinished;
             }
+            let mut reception = (next == Source::Channel).then(|| state.begin_reception());
             let written = MutexGuard::unlocked(&mut state, || {
-                if next == Source::Channel {
-                    self.receive(&mut batch, &mut spent);
+                if let Some(reception) = &mut reception {
+                    self.receive(reception, &mut batch, &mut spent);
+                }
+                // It is empty where the first that waits is a newest value that has to wait.
+                if batch.is_empty() {
+                    return Ok(0);
                 }
                 batch.write(|slices| write(&self.stream, slices))
             });
-            if written.is_ok() {
+            if let Some(reception) = reception {
+                spent.extend(state.end_reception(reception));
+            }
+            if let Ok(count) = written {
+                state.note_sent(count);
                 state.rest.stalled_since = None;
                 if batch.is_written() {
                     state.settle(batch.account());
@@ -144,25 +190,24 @@ impl Outbox {
             }
             match written {
                 _ if state.phase == Phase::Failed => break Round::Over,
-                Ok(()) => {}
+                Ok(_) => {}
                 Err(error) if error.kind() == WouldBlock => break Round::Blocked,
                 Err(error) => break Round::Failed(error),
             }
         };
         match round {
             Round::Drained => state.free(mem::take(&mut batch)),
+            Round::Held => {
+                state.hold(mem::take(&mut batch));
+                self.order_wake(&mut state);
+            }
             Round::Blocked | Round::Unfinished => {
                 state.rest.batch = mem::take(&mut batch);
                 state.block();
             }
             Round::Over if state.phase == Phase::Sealed => {
-                if state.rest.ending == Ending::Outbox {
-                    MutexGuard::unlocked(&mut state, || self.stream.finish_writing());
-                }
-                if state.phase == Phase::Sealed {
-                    state.phase = Phase::Done;
-                    state.write_half = WriteHalf::Taken;
-                }
+                state.phase = Phase::Done;
+                state.write_half = WriteHalf::Taken;
             }
             Round::Over | Round::Failed(_) => {}
         }
@@ -172,12 +217,46 @@ impl Outbox {
         (round, spent)
     }
 
-    /// Fills an empty `batch` from the channel.
-    fn receive(&self, batch: &mut Batch, spent: &mut Spent) {
+    /// How a round ends that finds nothing more to write: the end of the stream comes behind the last of a sealed outbox.
+    fn end(&self, state: &mut MutexGuard<'_, OutboxState>) -> Round {
+        if state.phase != Phase::Sealed {
+            return Round::Drained;
+        }
+        if state.rest.ending == Ending::Outbox {
+            let finished = MutexGuard::unlocked(state, || self.stream.finish_writing());
+            // It is given up, or the client has no room even for a goodbye.
+            if finished.is_err() && state.phase == Phase::Sealed {
+                return Round::Blocked;
+            }
+        }
+        Round::Over
+    }
+
+    /// Fills an empty `batch` from the channel, up to a newest value that has to wait.
+    fn receive(&self, reception: &mut Reception, batch: &mut Batch, spent: &mut Spent) {
+        let mut head = reception.head.take().map(Waiting::Latest);
         while !batch.is_full()
-            && let Ok(frame) = self.queue.1.try_recv()
+            && let Some(waiting) = head.take().or_else(|| self.dequeue())
         {
-            spent.push(batch.take_message(frame));
+            if let Waiting::Latest(latest) = &waiting {
+                if !reception.takes_latest() {
+                    reception.head = Some(Arc::clone(latest));
+                    return;
+                }
+                reception.has_latest = true;
+                reception.taken.push(Arc::clone(latest));
+            }
+            if let Some((frame, account)) = waiting.into_parts() {
+                reception.marks += u64::from(frame.is_control());
+                batch.push_message(self.deflate_next(&frame).as_ref().unwrap_or(&frame), account);
+                spent.push(frame.into());
+            }
+        }
+        if reception.has_latest
+            && !batch.is_full()
+            && let Some(ping) = reception.ping.take()
+        {
+            batch.push_control(&ping);
         }
     }
 
@@ -208,7 +287,7 @@ impl Outbox {
     }
 
     /// The writer thread. There is one at a time, so that none resets the stall timeout of another.
-    fn run_writer(&self) {
+    fn run_writer(self: &Arc<Self>) {
         self.watchdog.adopt_thread();
         loop {
             if contained(|| self.wait_for_client()).is_none() {
@@ -219,7 +298,7 @@ impl Outbox {
                 self.changed.wait(&mut state);
             }
             // The client became slow again meanwhile, and no other thread was started because this one is the waiter.
-            if state.is_slow() && !state.is_over() {
+            if state.is_blocked() && !state.is_over() {
                 continue;
             }
             state.rest.waiter = Waiter::Nobody;
@@ -229,7 +308,7 @@ impl Outbox {
     }
 
     /// Waits and writes until the client has caught up or is given up.
-    fn wait_for_client(&self) {
+    fn wait_for_client(self: &Arc<Self>) {
         self.stream.set_stall_timeout(Some(self.limits.write_timeout));
         loop {
             let (next_try, spent) = self.retry(Stream::write_patiently);
@@ -248,7 +327,7 @@ impl Outbox {
     /// Writes what a slow client takes now. Returns how long to wait before the next try, `None` if there is no need
     /// for one, and payloads for the caller to drop.
     pub(super) fn retry(
-        &self,
+        self: &Arc<Self>,
         write: impl Fn(&Stream, &[IoSlice<'_>]) -> io::Result<usize>,
     ) -> (Option<Duration>, Spent) {
         let timeout = self.limits.write_timeout;
@@ -262,7 +341,7 @@ impl Outbox {
         }
         let (round, mut spent) = self.write_round(state, write);
         let next_try = match round {
-            Round::Drained | Round::Over => None,
+            Round::Drained | Round::Held | Round::Over => None,
             Round::Unfinished => Some(Duration::ZERO),
             Round::Blocked => {
                 let stalled_since = self.state.lock().rest.stalled_since;
@@ -302,6 +381,32 @@ impl Outbox {
         self.watchdog.flush_soon(this);
     }
 
+    /// Where newest values wait for the client's answers, has the watchdog [wake](Flush::wake) this when they have waited
+    /// for long enough: nobody else may come by.
+    pub(super) fn order_wake(self: &Arc<Self>, state: &mut OutboxState) {
+        if state.write_half != WriteHalf::Held {
+            return;
+        }
+        if let Some(lag) = &mut state.rest.lag {
+            let due = lag.waits_until();
+            if lag.wake.as_ref().is_none_or(|wake| wake.at() > due) {
+                let this: Weak<Self> = Arc::downgrade(self);
+                lag.wake = Some(self.watchdog.wake_at(due, this));
+            }
+        }
+    }
+
+    /// Writes what the client takes at once, and leaves what was written to whoever writes next, to be dropped.
+    fn write_and_drop_nothing(self: &Arc<Self>, state: MutexGuard<'_, OutboxState>) -> Spent {
+        match self.write_round(state, Stream::write_now) {
+            (Round::Failed(error), mut spent) => {
+                spent.extend(self.give_up(self.failure(&error)));
+                spent
+            }
+            (_, spent) => spent,
+        }
+    }
+
     fn failure(&self, error: &io::Error) -> (Cause, String) {
         match error.kind() {
             ConnectionAborted => self.stalled(),
@@ -321,13 +426,7 @@ impl Flush for Outbox {
             drop(state);
             self.retry(Stream::write_now).1
         } else if state.write_half == WriteHalf::Free {
-            match self.write_round(state, Stream::write_now) {
-                (Round::Failed(error), mut spent) => {
-                    spent.extend(self.give_up(self.failure(&error)));
-                    spent
-                }
-                (_, spent) => spent,
-            }
+            self.write_and_drop_nothing(state)
         } else {
             return;
         };
@@ -340,6 +439,25 @@ impl Flush for Outbox {
             state.rest.waiter = Waiter::Nobody;
         }
         // The client may have become slow, or still be.
+        self.ensure_waiter(state);
+    }
+
+    fn wake(self: Arc<Self>) {
+        let mut state = self.state.lock();
+        if let Some(lag) = &mut state.rest.lag {
+            lag.wake = None;
+        }
+        if state.write_half != WriteHalf::Held || !state.can_write() {
+            return self.order_wake(&mut state);
+        }
+        if self.deflates_when_written() && state.waiting.bytes > SOON_COMPRESSED {
+            // Cuts of others would wait for that: a writer thread does it.
+            state.block();
+            return self.ensure_waiter(state);
+        }
+        let spent = self.write_and_drop_nothing(state);
+        let mut state = self.state.lock();
+        state.rest.spent.extend(spent);
         self.ensure_waiter(state);
     }
 }
@@ -411,6 +529,52 @@ mod tests {
         assert_eq!(dropped_on, thread::current().id());
         watchdog.stop();
         watching.join().unwrap();
+    }
+
+    #[test]
+    #[cfg(feature = "deflate")]
+    fn what_takes_long_to_compress_is_not_compressed_by_the_watchdog() {
+        use crate::websocket::compression::Deflation;
+        use crate::websocket::deflate::Deflate;
+        use crate::websocket::extensions::{Agreement, Side};
+        use crate::websocket::prepared::PreparedMessage;
+        use crate::websocket::room::Patience;
+        use crate::websocket::sender::Place;
+        for (length, threads) in [(SOON_COMPRESSED / 2, 0), (8 << 20, 1)] {
+            let settings = Websocket::new().outbox_bytes(64 << 20).max_lag(PATIENCE);
+            let (mut outbox, mut peer) = outbox(&settings.ping_timeout(Duration::from_millis(300)));
+            let side = Side { window_bits: 15, keeps_context: true };
+            let settings = Deflate::new().context_takeover(true).level(9);
+            let agreement = Agreement { settings, server: side, client: side };
+            Arc::get_mut(&mut outbox).unwrap().deflation =
+                Some(Box::new(Deflation::new(&agreement)));
+            outbox.start();
+            let text: String =
+                (0..length).map(|at| (b'a' + (at * at % 23) as u8) as char).collect();
+            for value in ["first", &text].map(PreparedMessage::new) {
+                outbox.send_in(Place::Key("value"), &value, Patience::Settings).unwrap();
+            }
+            assert_eq!(outbox.state.lock().write_half, WriteHalf::Held, "it waits for no answer");
+            let deadline = Instant::now() + PATIENCE;
+            while outbox.state.lock().write_half == WriteHalf::Held {
+                assert!(Instant::now() < deadline, "it waits for an answer without end");
+                Arc::clone(&outbox).wake();
+                thread::sleep(Duration::from_millis(1));
+            }
+            let started = outbox.state.lock().rest.writers.len();
+            assert_eq!(started, threads, "writer threads for {length} bytes");
+            while outbox.state.lock().waiting.messages > 0 {
+                assert!(Instant::now() < deadline, "nobody writes it");
+                thread::yield_now();
+            }
+            let mut received = [0; "opening".len() + 2 + "first".len() + 2];
+            peer.read_exact(&mut received).unwrap();
+            let [.., ping, length] = received;
+            assert_eq!(ping, 0x89, "no ping behind the first value");
+            let mut received = vec![0; usize::from(length) + 1];
+            peer.read_exact(&mut received).unwrap();
+            assert_eq!(received.last(), Some(&0xc1), "a compressed text");
+        }
     }
 
     #[test]

@@ -3,9 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(unreachable_pub, reason = "it is a module of each test")]
 
+pub mod tls;
+pub mod wire;
+
+use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::AtomicBool;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,7 +18,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rwf::http::{Route, Server, ServerHandle};
 use rwf::prelude::*;
+#[cfg(unix)]
+use signal_hook::consts::SIGHUP;
 use signal_hook::consts::{SIGINT, SIGTERM};
+
+use self::tls::TlsWire;
+pub use self::wire::Wire;
+use self::wire::{own_loopback, try_start};
 
 /// Nothing that works takes so long; what hangs fails with a message after it.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -25,7 +36,17 @@ pub fn serve(routes: Vec<Route>) -> ServerHandle {
 
 /// Starts `server` on a free port.
 pub fn start(server: Server) -> ServerHandle {
-    server.bind("127.0.0.1:0").spawn().unwrap()
+    try_start(server, Ipv4Addr::LOCALHOST).unwrap()
+}
+
+/// The same where no stranger comes.
+pub fn start_apart(server: Server) -> ServerHandle {
+    try_start(server, own_loopback()).unwrap()
+}
+
+/// Starts `server` where it says.
+pub fn spawn(server: Server) -> ServerHandle {
+    wire::spawn(server).unwrap()
 }
 
 /// Waits until `condition` holds; fails with `what` when it does not within the deadline.
@@ -43,6 +64,48 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 pub fn join<T>(what: &str, thread: JoinHandle<T>) -> T {
     wait_until(&format!("{what} ends"), || thread.is_finished());
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A name of a file that no other test has.
+pub fn unused_name() -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    // Several of these modules may be in one process, each with a count of its own.
+    let module = std::ptr::from_ref(&COUNT).addr();
+    format!("rwf-{}-{module:x}-{number}", std::process::id())
+}
+
+/// A folder of its own for a test, removed when dropped.
+#[derive(Debug)]
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        let path = std::env::temp_dir().join(unused_name());
+        fs::create_dir(&path).unwrap();
+        Self(path.canonicalize().unwrap())
+    }
+
+    /// Writes a file, and the folders that it is in.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A file of `length` zeros that takes no place on the disk.
+    pub fn sparse(&self, name: &str, length: u64) -> PathBuf {
+        let path = self.write(name, "");
+        fs::File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Numbers at random, the same for the same seed: xorshift64*.
@@ -71,12 +134,16 @@ impl Random {
     }
 }
 
-/// Has SIGINT and SIGTERM be neither ignored nor handled in processes that are started from here, even if this one has
+/// Has SIGHUP, SIGINT and SIGTERM be neither ignored nor handled in processes that are started from here, even if this one has
 /// inherited them as ignored, as in the background of a script: what is handled here is reset there.
 pub fn have_default_signals() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        for signal in [SIGINT, SIGTERM] {
+        #[cfg(unix)]
+        let signals = [SIGHUP, SIGINT, SIGTERM];
+        #[cfg(not(unix))]
+        let signals = [SIGINT, SIGTERM];
+        for signal in signals {
             let always = Arc::new(AtomicBool::new(true));
             signal_hook::flag::register_conditional_default(signal, always).unwrap();
         }
@@ -97,7 +164,7 @@ pub fn raise_descriptor_limit() {
 /// A client that sends just the bytes it is told to, and reads under a deadline.
 #[derive(Debug)]
 pub struct Raw {
-    pub stream: TcpStream,
+    pub stream: Wire,
     received: Vec<u8>,
 }
 
@@ -110,8 +177,12 @@ pub struct Frame {
 
 impl Raw {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE);
-        Self::from(stream.unwrap_or_else(|error| panic!("cannot connect to {address}: {error}")))
+        Self::try_connect(address)
+            .unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"))
+    }
+
+    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        Wire::connect(address).map(Self::from)
     }
 
     /// Connects and opens a WebSocket at `path`.
@@ -301,12 +372,23 @@ impl Raw {
     }
 }
 
-impl From<TcpStream> for Raw {
-    fn from(stream: TcpStream) -> Self {
-        stream.set_nodelay(true).unwrap();
+impl From<Wire> for Raw {
+    fn from(stream: Wire) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         Self { stream, received: Vec::new() }
+    }
+}
+
+impl From<TlsWire> for Raw {
+    fn from(wire: TlsWire) -> Self {
+        Wire::from(wire).into()
+    }
+}
+
+impl From<TcpStream> for Raw {
+    fn from(stream: TcpStream) -> Self {
+        Wire::from(stream).into()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use data_encoding::BASE64;
 use rwf::prelude::*;
 use rwf::testing::{self, TestServer, Visitor};
 
@@ -10,11 +11,11 @@ use rwf::testing::{self, TestServer, Visitor};
 #[path = "../../examples/auth.rs"]
 mod example;
 
-use example::{Tokens, routes};
+use example::{Passwords, Tokens, routes};
 
 fn serve() -> (TestServer, Arc<Tokens>) {
     let tokens = Arc::new(Tokens::default());
-    (testing::serve(routes(&tokens)), tokens)
+    (testing::serve(routes(Passwords::default(), &tokens)), tokens)
 }
 
 fn with_token(server: &TestServer, token: &str) -> Visitor {
@@ -28,7 +29,7 @@ fn without_a_token_there_is_a_401_and_no_websocket() {
     for visitor in [server.visitor(), with_token(&server, "guessed"), with_token(&server, "")] {
         let refusal = visitor.try_connect("/chat").unwrap_err();
         assert_eq!(refusal.status(), 401);
-        assert_eq!(refusal.header("WWW-Authenticate"), Some("Bearer"));
+        assert_eq!(refusal.header("WWW-Authenticate"), Some(r#"Bearer realm="chat""#));
     }
     assert_eq!(server.try_connect("/chat?token=guessed").unwrap_err().status(), 401);
 }
@@ -84,6 +85,33 @@ fn the_admin_puts_out_all_tabs_of_a_user_and_nobody_else() {
     bystander.send("still here");
     assert_eq!(bystander.recv_text(), "ben: still here");
     assert_eq!(admin.post("/kick/anna", "").text(), "anna: closed 0\n");
+}
+
+#[test]
+fn a_password_gives_a_token_and_nothing_else_does() {
+    let mut passwords = Passwords::default();
+    let (anna, _) = (passwords.set("anna"), passwords.set("ben"));
+    let server = testing::serve(routes(passwords, &Arc::default()));
+    let log_in = |user: &str, password: &str| {
+        let credentials = BASE64.encode(format!("{user}:{password}").as_bytes());
+        let visitor = server.visitor().header("Authorization", format!("Basic {credentials}"));
+        visitor.post("/login", "")
+    };
+    for (user, password) in
+        [("anna", "guessed"), ("anna", ""), ("ben", &anna), ("", ""), ("eve", "")]
+    {
+        let refusal = log_in(user, password);
+        assert_eq!(refusal.status(), 401, "{user}");
+        let challenge = refusal.header("WWW-Authenticate");
+        assert_eq!(challenge, Some(r#"Basic realm="chat", charset="UTF-8""#));
+    }
+    assert_eq!(server.visitor().post("/login", "").status(), 401);
+    assert_eq!(server.get("/login").status(), 405);
+
+    let token = log_in("anna", &anna).text().to_owned();
+    let mut tab = server.connect(&format!("/chat?token={token}"));
+    tab.send("hello");
+    assert_eq!(tab.recv_text(), "anna: hello");
 }
 
 /// A tab that opens while its user is put out is refused or closed, whatever comes first.

@@ -4,4 +4,5 @@
 mod auth;
 mod batch;
 mod chat;
+mod middleware;
 mod question;

@@ -25,10 +25,13 @@ async fn asynchronous(request: &Request) -> Result<Response, Error> {
     Ok(Response::new().text(request.path()))
 }
 
+fn no_result_and_socket(_: Socket) {}
+
 fn main() {
     let _ = route!("/a" => socket);
     let _ = route!("/b" => by_value);
     let _ = route!("/c" => no_result);
     let _ = route!("/d" => other_error);
     let _ = route!("/e" => asynchronous);
+    let _ = route!("/f" => no_result_and_socket);
 }

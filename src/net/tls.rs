@@ -1,0 +1,901 @@
+//! TLS of one connection, between its socket and everybody else: ciphertext in, plaintext out, and the other way round.
+//!
+//! One thread reads, and whoever holds the write half writes, as without TLS. Both need the keys, which a lock guards; no
+//! socket is called while it is held. The reader brings what has arrived, and has it opened under the lock. A writer
+//! seals a piece under the lock and sends it without. What the socket does not take stays here, and goes first the next
+//! time. What TLS has to say by itself, its handshake and its alerts, goes out with the next write, or the reader sends it.
+
+use std::fmt;
+use std::io::ErrorKind::{
+    BrokenPipe, Interrupted, InvalidData, NotConnected, WouldBlock, WriteZero,
+};
+use std::io::{self, BufRead, IoSlice, Write};
+use std::mem;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+#[cfg(feature = "redis")]
+use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
+use rustls::{Connection, ServerConfig, ServerConnection};
+
+/// The longest record.
+const RECORD: usize = 16 << 10;
+/// By how much a record is longer than what it holds, at most (RFC 8446 §5.2, RFC 5246 §6.2.3).
+const RECORD_OVERHEAD: usize = 32;
+/// How much is sealed at a time: two records. A slow client has so much ciphertext waiting beside its outbox.
+const PIECE: usize = 2 * RECORD;
+/// What is longer than a piece by so much is sealed with it: for the header of a frame alone, a write would be too much.
+const SLACK: usize = 64;
+/// What a read takes to begin with: it grows with what comes at once, and most connections are quiet.
+const FIRST_READ: usize = 512;
+/// What it takes at most: two records.
+const LONGEST_READ: usize = 2 * (RECORD + RECORD_OVERHEAD);
+/// Buffers of ciphertext up to here are kept for the next write.
+const KEPT: usize = 1 << 10;
+
+/// TLS of one connection.
+pub(crate) struct Tls {
+    state: Mutex<State>,
+    /// The thread that holds the lock, by [`this_thread`]; zero for nobody.
+    holder: AtomicUsize,
+}
+
+/// The state, while its lock is held.
+struct Held<'a> {
+    state: MutexGuard<'a, State>,
+    holder: &'a AtomicUsize,
+}
+
+impl Deref for Held<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.holder.store(0, Ordering::Relaxed);
+    }
+}
+
+/// What no other thread has that is alive.
+fn this_thread() -> usize {
+    thread_local! {
+        static PLACE: u8 = const { 0 };
+    }
+    PLACE.with(|place| std::ptr::from_ref(place).addr())
+}
+
+struct State {
+    stage: Stage,
+    keys: Connection,
+    /// How much ciphertext the next read takes: doubled when a read took as much.
+    read_size: usize,
+    /// How much plaintext is ready to be read.
+    readable: usize,
+    /// Ciphertext that found no room behind plaintext that nobody has read.
+    unopened: Vec<u8>,
+    has_peer_finished: bool,
+    has_finished: bool,
+    output: Output,
+    /// Whether a thread has taken `output` to send it.
+    is_sending: bool,
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Stage {
+    /// Nothing has arrived at the server.
+    Silent,
+    Handshake,
+    Open,
+    /// The client does not speak TLS: everything passes as it is, for an answer that it understands.
+    Bypassed,
+    Failed(rustls::Error),
+}
+
+/// Ciphertext on its way to the socket.
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// How much plaintext was sealed into it.
+    sealed: usize,
+    /// How much of that the writer does not know to be written: with so many bytes its next write begins.
+    owed: usize,
+}
+
+impl Tls {
+    /// The server's side of a connection on which nothing has been read.
+    ///
+    /// # Errors
+    ///
+    /// The configuration cannot work.
+    pub(crate) fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        Ok(Self::begin(ServerConnection::new(config)?.into(), Stage::Silent))
+    }
+
+    /// The client's side of a connection to the server of that name, on which nothing has been written. Its handshake comes
+    /// with the first reads.
+    ///
+    /// # Errors
+    ///
+    /// The configuration cannot work.
+    #[cfg(feature = "redis")]
+    pub(crate) fn client(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, rustls::Error> {
+        Ok(Self::begin(ClientConnection::new(config, name)?.into(), Stage::Handshake))
+    }
+
+    fn begin(mut keys: Connection, stage: Stage) -> Self {
+        // What is sealed is taken out at once, so that `PIECE` is the limit.
+        keys.set_buffer_limit(None);
+        let state = State {
+            stage,
+            keys,
+            read_size: FIRST_READ,
+            readable: 0,
+            unopened: Vec::new(),
+            has_peer_finished: false,
+            has_finished: false,
+            output: Output::default(),
+            is_sending: false,
+        };
+        Self { state: Mutex::new(state), holder: AtomicUsize::new(0) }
+    }
+
+    fn lock(&self) -> Held<'_> {
+        let state = self.state.lock();
+        self.holder.store(this_thread(), Ordering::Relaxed);
+        Held { state, holder: &self.holder }
+    }
+
+    /// Whether the calling thread holds the lock already. rustls logs while it has the keys, if somebody in the program's tree
+    /// has it do so; and a logger of the program's may send, to this very client.
+    fn is_held_here(&self) -> bool {
+        self.holder.load(Ordering::Relaxed) == this_thread()
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        self.lock().stage.clone()
+    }
+
+    /// The certificate that the client has shown, as DER.
+    pub(crate) fn client_certificate(&self) -> Option<Vec<u8>> {
+        let state = self.lock();
+        Some(state.keys.peer_certificates()?.first()?.to_vec())
+    }
+
+    /// Appends plaintext to `buffer`, at most its spare capacity: what was opened before, or else what comes of one call of
+    /// `receive`, which appends ciphertext. `Ok(0)` is the end of the stream, with the client's goodbye or without. What TLS
+    /// has to say to it goes to `send`.
+    ///
+    /// # Errors
+    ///
+    /// [`Interrupted`] when something came of which nothing can be read yet, [`InvalidData`] when it is no TLS, and those
+    /// of `receive`.
+    pub(crate) fn read(
+        &self,
+        buffer: &mut Vec<u8>,
+        receive: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>,
+        send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut state = self.lock();
+        if let Some(read) = state.read_opened(buffer) {
+            return read;
+        }
+        let mut arrived = mem::take(&mut state.unopened);
+        if matches!(state.stage, Stage::Silent | Stage::Bypassed) {
+            // Where it turns out to be no TLS, it is where it belongs.
+            let start = buffer.len();
+            drop(state);
+            if receive(buffer)? == 0 {
+                return Ok(0);
+            }
+            state = self.lock();
+            if state.stage == Stage::Silent {
+                // A handshake begins with a byte that is no letter (RFC 8446 §5.1), and a request with one that is.
+                let is_tls = !buffer[start].is_ascii_alphabetic();
+                state.stage = if is_tls { Stage::Handshake } else { Stage::Bypassed };
+            }
+            if state.stage == Stage::Bypassed {
+                return Ok(buffer.len() - start);
+            }
+            arrived = buffer.split_off(start);
+        } else if arrived.is_empty() {
+            arrived.reserve_exact(state.read_size);
+            drop(state);
+            let received = receive(&mut arrived);
+            state = self.lock();
+            state.note_received(&received, arrived.capacity());
+            if received? == 0 {
+                return Ok(0);
+            }
+        }
+        let read = state.open(arrived, buffer);
+        if let Some(output) = state.begin_flush() {
+            drop(state);
+            // What is left goes out with the next write.
+            let _ = self.send(output, &send);
+        }
+        read
+    }
+
+    /// Sends what is left of our part of the handshake: the client answers it when it has it whole.
+    ///
+    /// # Errors
+    ///
+    /// Those of `send`, [`WouldBlock`] for example, if something is left.
+    pub(crate) fn finish_flight(
+        &self,
+        send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        let mut state = self.lock();
+        let output = if state.stage == Stage::Handshake { state.begin_flush() } else { None };
+        drop(state);
+        output.map_or(Ok(()), |output| self.send(output, &send).map(drop))
+    }
+
+    /// Writes some of `slices`, as far as `send` takes their ciphertext. A caller that is told that less was written comes
+    /// again with the rest, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// Those of `send`, [`WouldBlock`] for example, if nothing was written.
+    pub(crate) fn write(
+        &self,
+        slices: &[IoSlice<'_>],
+        send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        if self.is_held_here() {
+            // Somebody else tries again, as with a client that takes nothing now.
+            return Err(WouldBlock.into());
+        }
+        let mut written = 0;
+        loop {
+            let mut state = self.lock();
+            if state.stage == Stage::Bypassed {
+                drop(state);
+                return send(slices);
+            }
+            let begun = state.begin_sending(slices, written);
+            drop(state);
+            let step = match begun {
+                Ok(Some(output)) => self.send(output, &send),
+                Ok(None) => return Ok(written),
+                Err(error) => Err(error),
+            };
+            match step {
+                Ok(count) => written += count,
+                // It comes again with the next write.
+                Err(_) if written > 0 => return Ok(written),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Says goodbye: nothing is written after it. To be called until it succeeds.
+    ///
+    /// # Errors
+    ///
+    /// Those of `send`, [`WouldBlock`] for example, if something is left.
+    pub(crate) fn finish(
+        &self,
+        send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        if self.is_held_here() {
+            return Err(WouldBlock.into());
+        }
+        let mut state = self.lock();
+        if state.stage != Stage::Open {
+            return Ok(());
+        }
+        if !mem::replace(&mut state.has_finished, true) {
+            state.keys.send_close_notify();
+        }
+        drop(state);
+        self.write(&[], send).map(drop)
+    }
+
+    /// One call of `send` with what was taken: how much plaintext is written by it. It is [`WouldBlock`] where a part is
+    /// left and no plaintext was.
+    fn send(
+        &self,
+        mut output: Output,
+        send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let sent = send(&[IoSlice::new(output.unsent())]);
+        let written = sent.and_then(|count| match output.note_sent(count) {
+            0 if output.is_left() => Err(WouldBlock.into()),
+            written => Ok(written),
+        });
+        let mut state = self.lock();
+        state.is_sending = false;
+        state.output = output;
+        written
+    }
+}
+
+impl State {
+    /// A read had room for `room` bytes of ciphertext.
+    fn note_received(&mut self, received: &io::Result<usize>, room: usize) {
+        match received {
+            Ok(count) if *count == room => {
+                self.read_size = (2 * self.read_size).min(LONGEST_READ);
+            }
+            // Nothing comes: what a burst needed is given back.
+            Err(_) => self.read_size = FIRST_READ,
+            Ok(_) => {}
+        }
+    }
+
+    /// What can be read without the socket, if that is anything: plaintext, the end, or why there will be none.
+    fn read_opened(&mut self, buffer: &mut Vec<u8>) -> Option<io::Result<usize>> {
+        if self.readable > 0 {
+            return Some(Ok(self.take_plaintext(buffer)));
+        }
+        if self.has_peer_finished {
+            return Some(Ok(0));
+        }
+        match &self.stage {
+            Stage::Failed(error) => Some(Err(io::Error::new(InvalidData, error.clone()))),
+            _ => None,
+        }
+    }
+
+    /// Appends what is ready to `buffer`, as far as there is room.
+    fn take_plaintext(&mut self, buffer: &mut Vec<u8>) -> usize {
+        let start = buffer.len();
+        while self.readable > 0 && buffer.len() < buffer.capacity() {
+            let mut reader = self.keys.reader();
+            // What it could say instead is known from `process_new_packets`.
+            let opened = reader.fill_buf().unwrap_or_default();
+            let count = opened.len().min(buffer.capacity() - buffer.len());
+            buffer.extend_from_slice(&opened[..count]);
+            reader.consume(count);
+            self.readable = if count == 0 { 0 } else { self.readable.saturating_sub(count) };
+        }
+        buffer.len() - start
+    }
+
+    /// Appends the plaintext of what has arrived to `buffer`, as far as there is room.
+    fn open(&mut self, mut arrived: Vec<u8>, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let (start, mut fed) = (buffer.len(), 0);
+        while fed < arrived.len()
+            && !self.has_peer_finished
+            && matches!(self.stage, Stage::Handshake | Stage::Open)
+        {
+            match self.keys.read_tls(&mut &arrived[fed..]) {
+                Ok(count) => fed += count,
+                // There is too much plaintext, for which there is no room.
+                Err(_) if self.readable > 0 => {
+                    arrived.drain(..fed);
+                    self.unopened = arrived;
+                    break;
+                }
+                Err(error) => {
+                    self.stage = Stage::Failed(rustls::Error::General(error.to_string()));
+                    break;
+                }
+            }
+            match self.keys.process_new_packets() {
+                Ok(state) => {
+                    self.readable = state.plaintext_bytes_to_read();
+                    self.has_peer_finished = state.peer_has_closed();
+                    if !self.keys.is_handshaking() {
+                        self.stage = Stage::Open;
+                    }
+                }
+                Err(error) => self.stage = Stage::Failed(error),
+            }
+            self.take_plaintext(buffer);
+        }
+        if buffer.len() > start {
+            return Ok(buffer.len() - start);
+        }
+        self.read_opened(buffer).unwrap_or_else(|| Err(Interrupted.into()))
+    }
+
+    fn has_output(&self) -> bool {
+        self.output.is_left() || self.keys.wants_write()
+    }
+
+    /// Takes what TLS has to say by itself, unless somebody writes, who sends it too.
+    fn begin_flush(&mut self) -> Option<Output> {
+        if self.is_sending || self.output.owed > 0 || !self.has_output() {
+            return None;
+        }
+        self.is_sending = true;
+        Some(self.take_output())
+    }
+
+    /// Takes what is to be sent next, behind which a piece of `slices` is sealed, from `written` on, if none is there.
+    fn begin_sending(
+        &mut self,
+        slices: &[IoSlice<'_>],
+        written: usize,
+    ) -> io::Result<Option<Output>> {
+        if self.is_sending {
+            // The reader does, which does not wait for the socket.
+            return Err(WouldBlock.into());
+        }
+        if self.output.owed == 0 {
+            self.seal(slices, written)?;
+        }
+        if !self.has_output() {
+            return Ok(None);
+        }
+        self.is_sending = true;
+        Ok(Some(self.take_output()))
+    }
+
+    fn take_output(&mut self) -> Output {
+        self.collect_output();
+        mem::take(&mut self.output)
+    }
+
+    /// Takes what rustls has to send.
+    fn collect_output(&mut self) {
+        while self.keys.wants_write() {
+            // Nothing goes wrong with a write to memory.
+            let _ = self.keys.write_tls(&mut self.output.bytes);
+        }
+    }
+
+    /// Seals the next piece of `slices` behind `written` bytes.
+    fn seal(&mut self, slices: &[IoSlice<'_>], written: usize) -> io::Result<()> {
+        let left = slices.iter().map(|slice| slice.len()).sum::<usize>() - written;
+        if left == 0 {
+            return Ok(());
+        }
+        match self.stage {
+            Stage::Open | Stage::Bypassed => {}
+            Stage::Failed(_) => return Err(io::Error::new(BrokenPipe, "TLS has failed")),
+            Stage::Silent | Stage::Handshake => {
+                return Err(io::Error::new(NotConnected, "the TLS handshake is not complete"));
+            }
+        }
+        let piece = if left <= PIECE + SLACK { left } else { PIECE };
+        self.output.bytes.reserve(piece + piece.div_ceil(RECORD) * RECORD_OVERHEAD);
+        let mut sealed = 0;
+        // One record after the other, so that they have one buffer of rustls in turn.
+        while sealed < piece {
+            let [first, second] = part(slices, written + sealed, RECORD.min(piece - sealed));
+            let count = match second {
+                [] => self.keys.writer().write(first)?,
+                _ => {
+                    let both = [IoSlice::new(first), IoSlice::new(second)];
+                    self.keys.writer().write_vectored(&both)?
+                }
+            };
+            if count == 0 {
+                return Err(WriteZero.into());
+            }
+            self.collect_output();
+            sealed += count;
+            (self.output.sealed, self.output.owed) = (sealed, sealed);
+        }
+        Ok(())
+    }
+}
+
+impl Output {
+    fn unsent(&self) -> &[u8] {
+        self.bytes.get(self.sent..).unwrap_or_default()
+    }
+
+    fn is_left(&self) -> bool {
+        self.sent < self.bytes.len()
+    }
+
+    /// The socket took `count` bytes: how much more plaintext counts as written. It is the same share of what was sealed,
+    /// so that a slow client is seen to take something, and all of it only when nothing is left.
+    fn note_sent(&mut self, count: usize) -> usize {
+        self.sent += count;
+        let left = self.bytes.len() - self.sent;
+        let owed = (self.sealed * left).div_ceil(self.bytes.len().max(1)).min(self.owed);
+        let written = self.owed - owed;
+        self.owed = owed;
+        if left == 0 {
+            self.sent = 0;
+            self.bytes.clear();
+            if self.bytes.capacity() > KEPT {
+                self.bytes = Vec::new();
+            }
+        }
+        written
+    }
+}
+
+/// Up to `room` bytes of `slices` behind `skipped` ones, or what stands in two of them.
+fn part<'a>(slices: &'a [IoSlice<'_>], skipped: usize, room: usize) -> [&'a [u8]; 2] {
+    let (mut skipped, mut room) = (skipped, room);
+    let mut part = [&[][..]; 2];
+    let mut places = part.iter_mut();
+    for slice in slices {
+        let rest = slice.get(skipped..).unwrap_or_default();
+        skipped = skipped.saturating_sub(slice.len());
+        if rest.is_empty() || room == 0 {
+            continue;
+        }
+        let Some(place) = places.next() else { break };
+        *place = &rest[..rest.len().min(room)];
+        room -= place.len();
+    }
+    part
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+    use std::cell::RefCell;
+    use std::io::Read;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Both ends, and what is on its way from ours to the client's.
+    struct Ends {
+        server: Tls,
+        client: ClientConnection,
+        wire: RefCell<Vec<u8>>,
+        /// How many bytes the socket takes yet.
+        room: AtomicUsize,
+    }
+
+    impl Ends {
+        fn new() -> Self {
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            let certificate = made.cert.der().clone();
+            let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.clone()], key)
+                .unwrap();
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate).unwrap();
+            let client = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+            client.set_buffer_limit(None);
+            Self {
+                server: Tls::new(Arc::new(config)).unwrap(),
+                client,
+                wire: RefCell::default(),
+                room: AtomicUsize::new(usize::MAX),
+            }
+        }
+
+        fn open() -> Self {
+            let mut ends = Self::new();
+            while ends.server.stage() != Stage::Open || ends.client.is_handshaking() {
+                let sent = ends.sent_by_client();
+                let mut buffer = Vec::with_capacity(5000);
+                assert_eq!(ends.read(&mut buffer, &sent).unwrap_err().kind(), Interrupted);
+                ends.receive();
+            }
+            ends
+        }
+
+        /// What the client has to send.
+        fn sent_by_client(&mut self) -> Vec<u8> {
+            let mut bytes = Vec::new();
+            while self.client.wants_write() {
+                self.client.write_tls(&mut bytes).unwrap();
+            }
+            bytes
+        }
+
+        /// What the client makes of `plaintext`.
+        fn sealed_by_client(&mut self, plaintext: &[u8]) -> Vec<u8> {
+            self.client.writer().write_all(plaintext).unwrap();
+            self.sent_by_client()
+        }
+
+        /// One read, in which `arrived` comes, as much of it as there is room for.
+        fn read(&self, buffer: &mut Vec<u8>, arrived: &[u8]) -> io::Result<usize> {
+            let receive = |buffer: &mut Vec<u8>| {
+                assert!(arrived.len() <= buffer.capacity() - buffer.len(), "there is no room");
+                buffer.extend_from_slice(arrived);
+                Ok(arrived.len())
+            };
+            self.server.read(buffer, receive, |slices| self.send(slices))
+        }
+
+        /// The socket, which takes as much as there is room.
+        fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            assert!(self.server.state.try_lock().is_some(), "a socket is called under the lock");
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            let count = all.len().min(self.room.load(Ordering::Relaxed));
+            self.room.fetch_sub(count, Ordering::Relaxed);
+            self.wire.borrow_mut().extend_from_slice(&all[..count]);
+            if count == 0 && !all.is_empty() { Err(WouldBlock.into()) } else { Ok(count) }
+        }
+
+        fn write(&self, slices: &[&[u8]]) -> io::Result<usize> {
+            let slices: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
+            self.server.write(&slices, |slices| self.send(slices))
+        }
+
+        /// What the client has received by now.
+        fn receive(&mut self) -> Vec<u8> {
+            let wire = self.wire.take();
+            let (mut wire, mut received) = (&wire[..], Vec::new());
+            while !wire.is_empty() {
+                self.client.read_tls(&mut wire).unwrap();
+                self.client.process_new_packets().unwrap();
+                let _ = self.client.reader().read_to_end(&mut received);
+            }
+            received
+        }
+    }
+
+    fn bytes(count: u32) -> Vec<u8> {
+        (0..count).map(|at| (at / 251) as u8).collect()
+    }
+
+    #[test]
+    fn what_the_socket_does_not_take_goes_first_the_next_time_and_nothing_is_lost_or_repeated() {
+        let mut ends = Ends::open();
+        for (room, length) in [(1, 99), (22, 999), (23, 5_000), (1_000, 70_000), (40_000, 150_000)]
+        {
+            let all = bytes(length);
+            let (mut written, mut received) = (0, Vec::new());
+            while written < all.len() {
+                ends.room.store(room, Ordering::Relaxed);
+                // In two parts, as a frame with its header.
+                let (first, second) = all[written..].split_at(2.min(all.len() - written));
+                match ends.write(&[first, second]) {
+                    Ok(count) => written += count,
+                    Err(error) => assert_eq!(error.kind(), WouldBlock),
+                }
+                received.extend(ends.receive());
+                assert!(received.len() <= written + PIECE, "more has arrived than can be owed");
+            }
+            assert_eq!(ends.server.state.lock().output.bytes.len(), 0, "all counts as written");
+            assert!(received == all, "with room for {room} at a time");
+        }
+    }
+
+    #[test]
+    fn a_slow_socket_is_seen_to_take_something_and_the_last_byte_counts_when_nothing_is_left() {
+        let ends = Ends::open();
+        let all = bytes(10_000);
+        ends.room.store(0, Ordering::Relaxed);
+        assert_eq!(ends.write(&[&all]).unwrap_err().kind(), WouldBlock);
+        let mut written = 0;
+        while written < all.len() {
+            ends.room.store(500, Ordering::Relaxed);
+            let count = ends.write(&[&all[written..]]).expect("it took 500 bytes");
+            assert!((1..=500).contains(&count), "{count}");
+            written += count;
+            let is_left = ends.server.state.lock().output.is_left();
+            assert_eq!(written < all.len(), is_left, "{written} are written");
+        }
+    }
+
+    #[test]
+    fn a_long_message_needs_no_second_write_where_the_socket_takes_it() {
+        let mut ends = Ends::open();
+        let all = bytes(1 << 20);
+        assert_eq!(ends.write(&[&all[..10], &all[10..]]).unwrap(), all.len());
+        assert!(ends.receive() == all);
+        let kept = ends.server.state.lock().output.bytes.capacity();
+        assert!(kept <= KEPT, "{kept} bytes are kept for nothing");
+    }
+
+    #[test]
+    fn plaintext_comes_in_order_wherever_reads_end_and_however_little_room_there_is() {
+        let mut ends = Ends::open();
+        let all = bytes(100_000);
+        let mut sealed = Vec::new();
+        for chunk in [1, 99, 20_000, 9_900, 70_000].iter().scan(0, |at, length| {
+            *at += length;
+            Some(*at - length..*at)
+        }) {
+            sealed.extend(ends.sealed_by_client(&all[chunk]));
+        }
+        let (mut arriving, mut received) = (&sealed[..], Vec::new());
+        let mut random = 7_usize;
+        while received.len() < all.len() {
+            random = (random * 48_271) % 0x7fff_ffff;
+            let room = 1 + random % [3, 100, 5_000, 60_000][random % 4];
+            let mut buffer = Vec::with_capacity(2 + room);
+            buffer.extend(b"ab");
+            let receive = |buffer: &mut Vec<u8>| {
+                assert!(!arriving.is_empty(), "what has arrived has to come out by itself");
+                let room = buffer.capacity() - buffer.len();
+                let (first, rest) = arriving.split_at((1 + random % room).min(arriving.len()));
+                buffer.extend_from_slice(first);
+                arriving = rest;
+                Ok(first.len())
+            };
+            let read = ends.server.read(&mut buffer, receive, |slices| ends.send(slices));
+            match read {
+                Ok(count) => {
+                    assert_eq!((buffer.len(), &buffer[..2]), (2 + count, &b"ab"[..]));
+                    assert!(buffer.capacity() < 2 * (2 + room), "the buffer was enlarged");
+                    received.extend_from_slice(&buffer[2..]);
+                }
+                Err(error) => assert_eq!((error.kind(), buffer.len()), (Interrupted, 2)),
+            }
+        }
+        assert!(received == all);
+    }
+
+    #[test]
+    fn a_long_message_takes_few_reads_and_what_they_needed_is_given_back() {
+        let mut ends = Ends::open();
+        let all = bytes(1 << 20);
+        let sealed = ends.sealed_by_client(&all);
+        let (mut arriving, mut reads, mut received) = (&sealed[..], 0, Vec::new());
+        while received.len() < all.len() {
+            let mut buffer = Vec::with_capacity(8 << 10);
+            let receive = |buffer: &mut Vec<u8>| {
+                let room = buffer.capacity() - buffer.len();
+                let (first, rest) = arriving.split_at(room.min(arriving.len()));
+                buffer.extend_from_slice(first);
+                (arriving, reads) = (rest, reads + 1);
+                Ok(first.len())
+            };
+            match ends.server.read(&mut buffer, receive, |slices| ends.send(slices)) {
+                Ok(_) => received.append(&mut buffer),
+                Err(error) => assert_eq!(error.kind(), Interrupted),
+            }
+        }
+        assert!(received == all);
+        assert!(reads <= 40, "{reads} reads for 64 records");
+        for most in [LONGEST_READ, FIRST_READ] {
+            let nothing = |buffer: &mut Vec<u8>| {
+                assert!(buffer.capacity() <= most, "{} bytes wait", buffer.capacity());
+                Err(WouldBlock.into())
+            };
+            let read = ends.server.read(&mut Vec::with_capacity(9), nothing, |_| Ok(0));
+            assert_eq!(read.unwrap_err().kind(), WouldBlock);
+        }
+    }
+
+    #[test]
+    fn the_goodbye_of_each_side_is_the_end_of_what_the_other_reads() {
+        let mut ends = Ends::open();
+        ends.client.writer().write_all(b"last").unwrap();
+        ends.client.send_close_notify();
+        let sent = ends.sent_by_client();
+        let mut buffer = Vec::with_capacity(200);
+        assert_eq!(ends.read(&mut buffer, &sent).unwrap(), 4);
+        let never = |_: &mut Vec<u8>| panic!("the socket is asked after the goodbye");
+        assert_eq!(ends.server.read(&mut buffer, never, |_| Ok(0)).unwrap(), 0);
+
+        ends.room.store(9, Ordering::Relaxed);
+        let finished = ends.server.finish(|slices| ends.send(slices));
+        assert_eq!(finished.unwrap_err().kind(), WouldBlock);
+        ends.room.store(99, Ordering::Relaxed);
+        ends.server.finish(|slices| ends.send(slices)).unwrap();
+        ends.server.finish(|slices| ends.send(slices)).unwrap();
+        ends.receive();
+        assert_eq!(ends.client.reader().read(&mut [0]).unwrap(), 0, "no goodbye arrives");
+    }
+
+    #[test]
+    fn a_client_that_asks_for_new_keys_without_end_is_given_up_and_owes_us_no_memory() {
+        let mut ends = Ends::open();
+        // The writer is blocked meanwhile.
+        ends.room.store(0, Ordering::Relaxed);
+        assert_eq!(ends.write(&[b"waits"]).unwrap_err().kind(), WouldBlock);
+        let error = (0..10_000).find_map(|_| {
+            ends.client.refresh_traffic_keys().unwrap();
+            let sent = ends.sent_by_client();
+            let read = ends.read(&mut Vec::with_capacity(200), &sent);
+            read.err().filter(|error| error.kind() != Interrupted)
+        });
+        let error = error.expect("10,000 requests for new keys are taken");
+        assert_eq!(error.kind(), InvalidData);
+        let waiting = ends.server.state.lock().output.bytes.len();
+        assert!(waiting < 1_000, "{waiting} bytes wait");
+        ends.room.store(9_000, Ordering::Relaxed);
+        assert_eq!(ends.write(&[b"waits"]).unwrap(), 5, "what was sealed before goes out");
+        assert_eq!(ends.write(&[b"more"]).unwrap_err().kind(), BrokenPipe);
+    }
+
+    #[test]
+    fn new_keys_while_the_writer_is_blocked_lose_nothing() {
+        let mut ends = Ends::open();
+        let mut received = Vec::new();
+        for round in 0..200_u8 {
+            let message = vec![round; 300];
+            ends.room.store(100, Ordering::Relaxed);
+            let mut written = ends.write(&[&message]).unwrap();
+            ends.client.refresh_traffic_keys().unwrap();
+            let sent = ends.sealed_by_client(&[round]);
+            let mut buffer = Vec::with_capacity(1_000);
+            assert_eq!(ends.read(&mut buffer, &sent).unwrap(), 1);
+            assert_eq!(buffer, [round]);
+            ends.room.store(usize::MAX, Ordering::Relaxed);
+            written += ends.write(&[&message[written..]]).unwrap();
+            assert_eq!(written, 300);
+            received.extend(ends.receive());
+        }
+        assert!((0..200_u8).flat_map(|round| [round; 300]).eq(received));
+    }
+
+    #[test]
+    fn nothing_is_sealed_before_the_handshake_and_a_request_is_no_handshake() {
+        let ends = Ends::new();
+        assert_eq!(ends.write(&[b"too early"]).unwrap_err().kind(), NotConnected);
+        let mut buffer = Vec::with_capacity(100);
+        assert_eq!(ends.read(&mut buffer, b"GET /").unwrap(), 5);
+        assert_eq!((ends.server.stage(), &buffer[..]), (Stage::Bypassed, &b"GET /"[..]));
+        assert_eq!(ends.write(&[b"HTTP/1.1 ", b"400"]).unwrap(), 12);
+        assert_eq!(*ends.wire.borrow(), b"HTTP/1.1 400");
+    }
+
+    #[test]
+    fn what_is_no_tls_fails_for_good_and_the_client_is_told() {
+        let ends = Ends::new();
+        for _ in 0..3 {
+            let read = ends.read(&mut Vec::with_capacity(100), &[22, 9, 9, 0, 5, 1, 2, 3, 4, 5]);
+            assert_eq!(read.unwrap_err().kind(), InvalidData);
+        }
+        assert_eq!(ends.wire.borrow()[0], 21, "no alert");
+    }
+
+    #[test]
+    fn a_logger_of_rustls_that_sends_to_the_same_client_does_not_wait_for_itself() {
+        let ends = Ends::open();
+        let held = ends.server.lock();
+        let never = |_: &[IoSlice<'_>]| panic!("it is sent under the lock");
+        let error = ends.server.write(&[IoSlice::new(b"a line")], never).unwrap_err();
+        assert_eq!(error.kind(), WouldBlock);
+        assert_eq!(ends.server.finish(never).unwrap_err().kind(), WouldBlock);
+        drop(held);
+        assert_eq!(ends.write(&[b"a line"]).unwrap(), 6);
+    }
+
+    #[test]
+    fn a_handshake_in_records_of_one_byte_each_ends_one_way_or_the_other() {
+        let mut ends = Ends::new();
+        let hello = ends.sent_by_client();
+        // The message without the head of its record.
+        for message in [hello[5..].to_vec(), [&[1, 0, 0xff, 0xf0][..], &[0; 0xfff0]].concat()] {
+            let ends = Ends::new();
+            let mut outcome = None;
+            for byte in message {
+                let mut buffer = Vec::with_capacity(100);
+                match ends.read(&mut buffer, &[22, 3, 1, 0, 1, byte]) {
+                    Err(error) if error.kind() == Interrupted => {}
+                    other => {
+                        outcome = Some(other);
+                        break;
+                    }
+                }
+            }
+            let has_answered = !ends.wire.borrow().is_empty();
+            assert!(has_answered || outcome.is_some(), "neither answered nor refused");
+        }
+    }
+}

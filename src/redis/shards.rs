@@ -1,0 +1,560 @@
+//! The masters of a Redis Cluster, with a connection to each: which channel goes through which, and what happens when slots
+//! move.
+//!
+//! A channel is in one slot, and a slot at one master. Messages are numbered here, by channel, wherever it is. A master that
+//! does not have a slot any more says so (`MOVED`): what waited there for the slot waits here then, in its order and before
+//! all that is posted later, until the map was looked up, and goes to whoever has the slot. What the former master had taken
+//! before may go out twice; receivers see that by the number. Subscriptions move with what was heard through them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::base::contained::contained;
+use crate::base::deadline;
+use crate::redis::address::Endpoint;
+use crate::redis::desk::{Load, Posted};
+use crate::redis::dialer::Dialer;
+use crate::redis::fault::Fault;
+use crate::redis::link::{Arrivals, END_PATIENCE, Health, Link, NoLink, Overseer, Threads, delay};
+use crate::redis::node::NodeId;
+use crate::redis::parcel::Parcel;
+use crate::redis::scout;
+use crate::redis::sequences::Sequences;
+use crate::redis::settings::Settings;
+use crate::redis::slots::{self, Map};
+use crate::redis::tally::Tally;
+
+/// How often it is looked whether what waits here has waited too long.
+const LOOK: Duration = Duration::from_millis(200);
+/// For so long masters may refuse a slot that they have by the map: they tell each other of slots that move in their own time.
+/// When nothing was refused for so long, nothing is.
+const QUIET: Duration = Duration::from_secs(1);
+
+pub(crate) struct Shards {
+    seed: Dialer,
+    node: NodeId,
+    /// This node's own.
+    channel: String,
+    settings: Settings,
+    arrivals: Arc<dyn Arrivals>,
+    pub(crate) tally: Arc<Tally>,
+    itself: Weak<Self>,
+    state: Mutex<State>,
+    /// The map is to be looked up, or all is over.
+    changed: Condvar,
+}
+
+struct State {
+    shards: Vec<Shard>,
+    /// By slot. One that nobody has goes through any, which will refuse it.
+    owners: Vec<Arc<Link>>,
+    sequences: Sequences,
+    /// By slot: what waits until it is known who has the slot.
+    held: BTreeMap<usize, Vec<Parcel>>,
+    /// What these parcels cost.
+    bytes: usize,
+    /// The slots of subscriptions that a master has ended or refused.
+    doubtful: BTreeSet<usize>,
+    is_stale: bool,
+    /// The slots that a master had refused when the map was last looked up, and since when each time.
+    refused: BTreeMap<usize, Instant>,
+    /// Why it is not known who has which slot.
+    unknown: Option<Fault>,
+    is_over: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shard {
+    link: Arc<Link>,
+    /// None before the start.
+    threads: Option<Threads>,
+}
+
+impl Shards {
+    /// Looks up the map, and connects to all masters that have slots. `channel` is this node's own, `common` those that it hears
+    /// in any case.
+    pub(crate) fn start(
+        seed: Dialer,
+        node: NodeId,
+        channel: &str,
+        common: &str,
+        settings: Settings,
+        arrivals: Arc<dyn Arrivals>,
+    ) -> Result<Arc<Self>, NoLink> {
+        let map = scout::ask(&seed, node, settings.connect_timeout).map_err(NoLink::Fault)?;
+        if map.masters.is_empty() {
+            return Err(NoLink::Fault(Fault::no_slots()));
+        }
+        let shards = Arc::new_cyclic(|itself| Self {
+            seed,
+            node,
+            channel: channel.to_owned(),
+            settings,
+            arrivals,
+            tally: Arc::default(),
+            itself: Weak::clone(itself),
+            state: Mutex::new(State {
+                shards: Vec::new(),
+                owners: Vec::new(),
+                sequences: Sequences::default(),
+                held: BTreeMap::new(),
+                bytes: 0,
+                doubtful: BTreeSet::new(),
+                is_stale: false,
+                refused: BTreeMap::new(),
+                unknown: None,
+                is_over: false,
+                thread: None,
+            }),
+            changed: Condvar::new(),
+        });
+        let links: Vec<_> = map.masters.iter().map(|master| shards.link(master)).collect();
+        {
+            let mut state = shards.state.lock();
+            let owner = |owner: &Option<usize>| Arc::clone(&links[owner.unwrap_or(0)]);
+            state.owners = map.owners.iter().map(owner).collect();
+            let shard = |link: &Arc<Link>| Shard { link: Arc::clone(link), threads: None };
+            state.shards = links.iter().map(shard).collect();
+        }
+        shards.want(channel);
+        shards.want(common);
+        let started = shards.start_all(&links);
+        if started.is_err() {
+            let _ = shards.stop(Duration::ZERO);
+        }
+        started.map(|()| shards)
+    }
+
+    fn start_all(&self, links: &[Arc<Link>]) -> Result<(), NoLink> {
+        for link in links {
+            let threads = link.start().map_err(|error| match error {
+                NoLink::Fault(fault) => NoLink::Fault(fault.of_shard(link.address())),
+                other @ NoLink::Thread(_) => other,
+            })?;
+            self.keep_threads(link, threads);
+        }
+        let Some(shards) = self.itself.upgrade() else { return Ok(()) };
+        let thread = thread::Builder::new().name("rwf-redis-map".to_owned());
+        let keep = move || {
+            while contained(|| shards.keep()).is_none() {
+                thread::sleep(LOOK);
+            }
+        };
+        let thread = thread.spawn(keep);
+        self.state.lock().thread = Some(thread.map_err(NoLink::Thread)?);
+        Ok(())
+    }
+
+    fn keep_threads(&self, link: &Arc<Link>, threads: Threads) {
+        let mut state = self.state.lock();
+        let shard = state.shards.iter_mut().find(|shard| Arc::ptr_eq(&shard.link, link));
+        if let Some(shard) = shard {
+            shard.threads = Some(threads);
+        }
+    }
+
+    /// One to a master, not connected yet.
+    fn link(&self, (host, port): &(String, u16)) -> Arc<Link> {
+        let mut dialer = self.seed.clone();
+        dialer.address.endpoint = Endpoint::Tcp { host: host.clone(), port: *port };
+        let overseer: Weak<dyn Overseer> = self.itself.clone();
+        Link::new(
+            dialer,
+            self.node,
+            &self.channel,
+            self.settings.clone(),
+            Arc::clone(&self.arrivals),
+            Some(overseer),
+            Arc::clone(&self.tally),
+        )
+    }
+
+    /// Who has the slot of a channel.
+    fn owner(&self, channel: &str) -> Arc<Link> {
+        Arc::clone(&self.state.lock().owners[slots::slot(channel)])
+    }
+
+    fn links(&self) -> Vec<Arc<Link>> {
+        self.state.lock().shards.iter().map(|shard| Arc::clone(&shard.link)).collect()
+    }
+
+    pub(crate) fn post(
+        &self,
+        channel: &str,
+        content: Vec<u8>,
+        asker: Option<Sender<u64>>,
+    ) -> Posted {
+        let (posted, slot) = (Instant::now(), slots::slot(channel));
+        let mut state = self.state.lock();
+        let (channel, place) = state.sequences.next(channel);
+        let parcel = Parcel { channel, place, content, posted, asker };
+        let owner = Arc::clone(&state.owners[slot]);
+        let posted = match state.held.contains_key(&slot) {
+            true => self.hold(&mut state, slot, parcel),
+            // Under the lock, so that messages come there in the order of their numbers.
+            false => owner.desk.lay_down_numbered(parcel),
+        };
+        drop(state);
+        owner.desk.write_posted();
+        owner.note_posted(posted)
+    }
+
+    fn hold(&self, state: &mut State, slot: usize, parcel: Parcel) -> Posted {
+        let cost = parcel.cost();
+        if state.is_over || state.bytes > 0 && state.bytes + cost > self.settings.max_waiting_bytes
+        {
+            return Posted::Lost;
+        }
+        if parcel.content.len() > self.settings.max_message_size {
+            return Posted::TooLarge;
+        }
+        state.bytes += cost;
+        state.held.entry(slot).or_default().push(parcel);
+        Posted::Waiting
+    }
+
+    pub(crate) fn want(&self, channel: &str) {
+        // Under the lock, so that it is not left with one that has lost the slot.
+        self.state.lock().owners[slots::slot(channel)].subscriptions.want(channel);
+    }
+
+    pub(crate) fn unwant(&self, channel: &str) {
+        self.state.lock().owners[slots::slot(channel)].subscriptions.unwant(channel);
+    }
+
+    pub(crate) fn ring(&self) {
+        let links = self.links().into_iter().filter(|link| link.subscriptions.has_orders());
+        links.for_each(|link| link.desk.ring());
+    }
+
+    pub(crate) fn is_up_for(&self, channel: &str) -> bool {
+        self.owner(channel).desk.is_up()
+    }
+
+    pub(crate) fn wait_until_held(&self, channel: &str) {
+        self.owner(channel).wait_until_held(channel);
+    }
+
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.links().iter().map(|link| link.subscriptions.len()).sum()
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        let (messages, bytes) = {
+            let state = self.state.lock();
+            (state.held.values().map(Vec::len).sum(), state.bytes)
+        };
+        let loads = self.links().into_iter().map(|link| link.load());
+        loads.fold(Load { messages, bytes }, |all, load| Load {
+            messages: all.messages + load.messages,
+            bytes: all.bytes + load.bytes,
+        })
+    }
+
+    pub(crate) fn has_room_for(&self, channel: &str) -> bool {
+        self.owner(channel).desk.has_room()
+    }
+
+    /// Up where all are. Who is not says why.
+    pub(crate) fn health(&self) -> Health {
+        let links = self.links();
+        let mut all: Vec<_> = links.iter().map(|link| (link.address(), link.health())).collect();
+        let round_trip = all.iter().filter_map(|(_, health)| health.round_trip).max();
+        let unknown = self.state.lock().unknown.clone();
+        let are_up = all.iter().all(|(_, health)| health.is_up);
+        let is_up = are_up && unknown.is_none();
+        if !are_up {
+            all.retain(|(_, health)| !health.is_up);
+        }
+        let reasons = all.iter().filter_map(|(address, health)| {
+            health.reason.as_ref().map(|reason| format!("the shard {address}: {reason}"))
+        });
+        let unknown = unknown.map(|fault| format!("which shard has what is not known: {fault}"));
+        let reasons: Vec<_> = reasons.chain(unknown).collect();
+        let since = all.iter().map(|(_, health)| health.since);
+        // That all are there began with the last, and that not all are with the first.
+        let since = if is_up { since.max() } else { since.min() }.unwrap_or_else(Instant::now);
+        let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+        Health::new(is_up, since, reason, round_trip)
+    }
+
+    /// Tells of messages that were lost when it ended.
+    pub(crate) fn note_left_behind(&self, count: u64) {
+        self.owner(&self.channel).note_left_behind(count);
+    }
+
+    /// Ends all connections, like [`Link::stop`].
+    #[must_use]
+    pub(crate) fn stop(&self, patience: Duration) -> u64 {
+        let deadline = deadline::after(patience);
+        for link in self.links() {
+            link.desk.wait_until_settled(deadline);
+        }
+        let mut state = self.state.lock();
+        state.is_over = true;
+        let held = mem::take(&mut state.held);
+        state.bytes = 0;
+        let (shards, thread) = (mem::take(&mut state.shards), state.thread.take());
+        drop(state);
+        self.changed.notify_all();
+        let lost: u64 = held.values().map(|parcels| parcels.len() as u64).sum();
+        drop(held);
+        // All at once, before any of them is waited for.
+        let lost = lost + shards.iter().map(|shard| shard.link.desk.stop()).sum::<u64>();
+        let lost = lost + shards.into_iter().map(stop).sum::<u64>();
+        let deadline = deadline::after(END_PATIENCE);
+        if let Some(thread) = thread {
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+            // One that asks for the map ends by itself when it has, or has not.
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
+        }
+        lost
+    }
+
+    /// Looks the map up when that is wanted, until all is over.
+    fn keep(&self) {
+        let (mut rounds, mut last) = (0, None::<Instant>);
+        while self.wait_until_stale() {
+            if last.is_none_or(|last| last.elapsed() > self.settings.max_reconnect_delay) {
+                rounds = 0;
+            }
+            // Nodes tell each other of slots in their own time.
+            if rounds > 0 && self.pause(delay(rounds, self.settings.max_reconnect_delay)) {
+                return;
+            }
+            last = Some(Instant::now());
+            self.state.lock().is_stale = false;
+            match self.look_up(rounds) {
+                Ok(map) => self.apply(&map),
+                Err(fault) => {
+                    self.note_unknown(&fault);
+                    self.note_stale();
+                }
+            }
+            rounds += 1;
+        }
+    }
+
+    /// Whether the map is to be looked up; not when all is over. What waits here too long is lost meanwhile.
+    fn wait_until_stale(&self) -> bool {
+        let (mut state, began) = (self.state.lock(), Instant::now());
+        while !state.is_stale && !state.is_over {
+            if !state.refused.is_empty() && began.elapsed() >= QUIET {
+                state.refused.clear();
+                state.unknown = None;
+            }
+            match state.held.is_empty() && state.refused.is_empty() {
+                true => self.changed.wait(&mut state),
+                false => drop(self.changed.wait_for(&mut state, LOOK)),
+            }
+            state = self.expire(state);
+        }
+        !state.is_over
+    }
+
+    /// Waits; whether all is over.
+    fn pause(&self, time: Duration) -> bool {
+        let deadline = deadline::after(time);
+        let mut state = self.state.lock();
+        while !state.is_over && Instant::now() < deadline {
+            self.changed.wait_until(&mut state, deadline.min(Instant::now() + LOOK));
+            state = self.expire(state);
+        }
+        state.is_over
+    }
+
+    fn expire<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let age = self.settings.max_waiting_age;
+        let mut lost = Vec::new();
+        for (slot, parcels) in &mut state.held {
+            let old = parcels.extract_if(.., |parcel| parcel.posted.elapsed() >= age);
+            lost.extend(old.map(|parcel| (*slot, parcel)));
+        }
+        if lost.is_empty() {
+            return state;
+        }
+        state.bytes -= lost.iter().map(|(_, parcel)| parcel.cost()).sum::<usize>();
+        let owner = Arc::clone(&state.owners[lost[0].0]);
+        drop(state);
+        owner.note_lost(lost.len() as u64, "nobody has taken its slot in time");
+        self.state.lock()
+    }
+
+    /// Asks one after the other: those that are there first, each round another one of them, and at last the one that was
+    /// named.
+    fn look_up(&self, round: u32) -> Result<Map, Fault> {
+        let (mut there, away): (Vec<_>, Vec<_>) =
+            self.links().into_iter().partition(|link| link.desk.is_up());
+        let first = round as usize % there.len().max(1);
+        there.rotate_left(first);
+        let dialers = there.iter().chain(&away).map(|link| link.dialer()).chain([&self.seed]);
+        let mut result = Err(Fault::no_slots());
+        for dialer in dialers {
+            result = scout::ask(dialer, self.node, self.settings.connect_timeout);
+            if result.as_ref().is_ok_and(|map| !map.masters.is_empty()) {
+                return result;
+            }
+            if self.state.lock().is_over {
+                break;
+            }
+        }
+        result.and_then(|_| Err(Fault::no_slots()))
+    }
+
+    /// Has each channel go through whoever has it now.
+    fn apply(&self, map: &Map) {
+        let known = self.links();
+        let mut links = Vec::new();
+        for master in &map.masters {
+            let is_this = |link: &&Arc<Link>| link.is_to(master);
+            match known.iter().find(is_this) {
+                Some(link) => links.push(Arc::clone(link)),
+                None => {
+                    let link = self.link(master);
+                    let Ok(threads) = link.start_later() else { return self.note_stale() };
+                    let shard = Shard { link: Arc::clone(&link), threads: Some(threads) };
+                    let mut state = self.state.lock();
+                    if state.is_over {
+                        drop(state);
+                        stop(shard);
+                        return;
+                    }
+                    state.shards.push(shard);
+                    drop(state);
+                    links.push(link);
+                }
+            }
+        }
+        let retired = {
+            let mut state = self.state.lock();
+            if state.is_over {
+                return;
+            }
+            let retired = state.follow(map, &links);
+            let is_discord = state.refused.values().any(|since| since.elapsed() >= QUIET);
+            if !is_discord {
+                state.unknown = None;
+            }
+            drop(state);
+            if is_discord {
+                self.note_unknown(&Fault::discord());
+            }
+            retired
+        };
+        self.ring();
+        for (Shard { link, threads }, heirs) in retired {
+            link.retire(threads.unwrap_or_default(), &heirs);
+        }
+    }
+
+    /// The log tells when another reason is found.
+    fn note_unknown(&self, fault: &Fault) {
+        let mut state = self.state.lock();
+        let is_known = state.unknown.replace(fault.clone()).is_some_and(|known| known == *fault);
+        drop(state);
+        if !is_known {
+            contained(|| {
+                log::warn!(
+                    target: "rwf::cluster",
+                    "it is not known which shard of Redis has what: {fault}"
+                );
+            });
+        }
+    }
+
+    fn note_stale(&self) {
+        self.state.lock().is_stale = true;
+        self.changed.notify_all();
+    }
+}
+
+fn stop(shard: Shard) -> u64 {
+    let Shard { link, threads } = shard;
+    link.stop(threads.unwrap_or_default(), Duration::ZERO)
+}
+
+impl State {
+    /// Moves what is to move; those that have nothing any more are returned, each with those who have now what it had.
+    fn follow(&mut self, map: &Map, links: &[Arc<Link>]) -> Vec<(Shard, Vec<Arc<Link>>)> {
+        let former = self.owners.clone();
+        for (slot, owner) in map.owners.iter().enumerate() {
+            if let Some(owner) = owner {
+                self.owners[slot] = Arc::clone(&links[*owner]);
+            }
+        }
+        let owners = &self.owners;
+        let has_moved = |slot: usize| !Arc::ptr_eq(&former[slot], &owners[slot]);
+        let doubtful = mem::take(&mut self.doubtful);
+        let (before, now) = (mem::take(&mut self.refused), Instant::now());
+        let slots = doubtful.iter().chain(self.held.keys());
+        self.refused = slots.map(|slot| (*slot, *before.get(slot).unwrap_or(&now))).collect();
+        for Shard { link, .. } in &self.shards {
+            let is_lost = |slot: usize| Arc::ptr_eq(&former[slot], link) && has_moved(slot);
+            if (0..slots::COUNT).any(is_lost) {
+                for parcel in link.desk.take_out(|channel| is_lost(slots::slot(channel))) {
+                    owners[slots::slot(&parcel.channel)].desk.take_over(vec![parcel]);
+                }
+                let moving = link.subscriptions.take_out(|channel| is_lost(slots::slot(channel)));
+                for channel in moving {
+                    owners[slots::slot(channel.name())].subscriptions.take_over(channel);
+                }
+            }
+            if !doubtful.is_empty() {
+                let is_doubtful = |slot: usize| doubtful.contains(&slot) && !has_moved(slot);
+                link.subscriptions.order_again(|channel| is_doubtful(slots::slot(channel)));
+            }
+        }
+        for (slot, parcels) in mem::take(&mut self.held) {
+            owners[slot].desk.take_over(parcels);
+        }
+        self.bytes = 0;
+        let has_nothing =
+            |shard: &mut Shard| !owners.iter().any(|owner| Arc::ptr_eq(owner, &shard.link));
+        let with_heirs = |shard: Shard| {
+            let mut heirs: Vec<Arc<Link>> = Vec::new();
+            for (former, owner) in former.iter().zip(owners) {
+                let is_heir = Arc::ptr_eq(former, &shard.link)
+                    && !heirs.iter().any(|heir| Arc::ptr_eq(heir, owner));
+                if is_heir {
+                    heirs.push(Arc::clone(owner));
+                }
+            }
+            (shard, heirs)
+        };
+        self.shards.extract_if(.., has_nothing).map(with_heirs).collect()
+    }
+}
+
+impl Overseer for Shards {
+    fn refused(&self, link: &Link) {
+        let mut state = self.state.lock();
+        // It is known by now, and goes elsewhere, where it is none of this link's.
+        let Some(channel) = link.desk.first_channel() else { return };
+        let slot = slots::slot(&channel);
+        let parcels = link.desk.take_out(|channel| slots::slot(channel) == slot);
+        state.bytes += parcels.iter().map(Parcel::cost).sum::<usize>();
+        state.held.entry(slot).or_default().extend(parcels);
+        state.is_stale = true;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn ended(&self, channel: &str) {
+        self.state.lock().doubtful.insert(slots::slot(channel));
+        self.note_stale();
+    }
+
+    fn away(&self) {
+        self.note_stale();
+    }
+}
