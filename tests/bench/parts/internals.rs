@@ -98,8 +98,14 @@ pub fn register(sessions: &[SessionId]) -> io::Result<Registered> {
     let registration = |session: &SessionId| {
         let (stream, watchdog) = (Arc::clone(&stream), watchdog.clone());
         let outbox =
-            Outbox::new(stream, watchdog, &settings, usize::MAX, Vec::new(), "a tab".into());
-        Registry::global().register(ServerId::next(), session.clone(), ConnectionId::next(), outbox)
+            Outbox::new(stream, watchdog, &settings, usize::MAX, Vec::new(), None, "a tab".into());
+        Registry::global().register(
+            ServerId::next(),
+            session.clone(),
+            ConnectionId::next(),
+            outbox,
+            usize::MAX,
+        )
     };
-    Ok(Registered { _registrations: sessions.iter().map(registration).collect() })
+    Ok(Registered { _registrations: sessions.iter().filter_map(registration).collect() })
 }

@@ -74,6 +74,11 @@ impl<'a> Counters<'a> {
         self.last_progress = now;
     }
 
+    /// Whether the warm-up is over.
+    pub(crate) fn is_counting(&self) -> bool {
+        self.counting
+    }
+
     /// Whether it goes on; called after every wait.
     pub(crate) fn go_on(&mut self) -> Result<bool, Box<dyn Error>> {
         let now = Instant::now();
@@ -92,7 +97,8 @@ impl<'a> Counters<'a> {
         Ok(!self.counting || now - self.begin < self.target.window)
     }
 
-    pub(crate) fn report(self) -> Result<(), Box<dyn Error>> {
+    /// `reply` is the length of an answer on the wire.
+    pub(crate) fn report(self, reply: usize) -> Result<(), Box<dyn Error>> {
         if self.messages == 0 {
             return Err("nothing within the window".into());
         }
@@ -101,13 +107,14 @@ impl<'a> Counters<'a> {
         let own = (processor_time("self")? - self.own).as_secs_f64();
         println!(
             "{{\"rate\": {:.1}, \"cpu\": {:.4}, \"p50\": {:.1}, \"p99\": {:.1}, \
-             \"server_share\": {:.3}, \"load_share\": {:.3}}}",
+             \"server_share\": {:.3}, \"load_share\": {:.3}, \"wire\": {}}}",
             self.messages as f64 / seconds,
             server * 1e6 / self.messages as f64,
             self.latencies.percentile(50),
             self.latencies.percentile(99),
             server / seconds,
             own / seconds,
+            reply,
         );
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::Target;
+use crate::deflate;
 use crate::wire::open;
 
 /// The sum of these lines of a file of `/proc`, in KiB.
@@ -28,7 +29,11 @@ pub(crate) fn run(target: &Target, connections: usize) -> Result<(), Box<dyn Err
     let _first = open(target, "/")?;
     thread::sleep(Duration::from_millis(100));
     let before = (resident()?, kernel()?);
-    let _all = (0..connections).map(|_| open(target, "/")).collect::<Result<Vec<_>, _>>()?;
+    let mut all = (0..connections).map(|_| open(target, "/")).collect::<Result<Vec<_>, _>>()?;
+    // Where messages are compressed, each has had one: what is kept between messages counts.
+    for connection in all.iter_mut().filter(|_| !target.offer.is_empty()) {
+        deflate::exchange(connection)?;
+    }
     thread::sleep(Duration::from_secs(1));
     let after = (resident()?, kernel()?);
     println!(

@@ -2,16 +2,16 @@
 
 use std::error::Error;
 use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 
 use crate::Target;
+use crate::stream::{Received, Stream};
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// Replies from this length on are long.
@@ -21,17 +21,11 @@ const SAMPLES: usize = 16;
 /// The answer to the key of RFC 6455 §1.3.
 pub(crate) const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-pub(crate) fn connect(target: &Target) -> Result<TcpStream, Box<dyn Error>> {
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, target.port))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
 pub(crate) fn handshake_request(target: &Target, path: &str) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        target.port
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{}\r\n",
+        target.port, target.offer
     )
     .into_bytes()
 }
@@ -50,9 +44,9 @@ pub(crate) fn accepted(received: &[u8]) -> Result<Option<usize>, Box<dyn Error>>
 }
 
 /// An open WebSocket, in blocking mode.
-pub(crate) fn open(target: &Target, path: &str) -> Result<TcpStream, Box<dyn Error>> {
-    let mut stream = connect(target)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+pub(crate) fn open(target: &Target, path: &str) -> Result<Stream, Box<dyn Error>> {
+    let mut stream = Stream::connect(target)?;
+    stream.tcp().set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(&handshake_request(target, path))?;
     let mut received = Vec::new();
     let mut buffer = [0; 1024];
@@ -72,6 +66,7 @@ pub(crate) fn open(target: &Target, path: &str) -> Result<TcpStream, Box<dyn Err
     }
 }
 
+/// A frame; `opcode` may bring RSV1.
 pub(crate) fn frame(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
     let flag = if masked { 0x80 } else { 0 };
@@ -117,11 +112,32 @@ impl Ring {
         let (request, reply) = (requests.len() / messages, replies.len() / messages);
         Self { requests, replies, request, reply, messages }
     }
+
+    /// One message again and again.
+    pub(crate) fn of(requests: Vec<u8>, replies: Vec<u8>) -> Self {
+        let (request, reply) = (requests.len(), replies.len());
+        Self { requests, replies, request, reply, messages: 1 }
+    }
+}
+
+/// Whether `bytes` are what stands in the ring from `at` on.
+fn compare(ring: &Ring, at: usize, bytes: &[u8]) -> Result<(), Box<dyn Error>> {
+    let (mut at, mut rest) = (at, bytes);
+    while !rest.is_empty() {
+        let place = at % ring.replies.len();
+        let length = rest.len().min(ring.replies.len() - place);
+        if rest[..length] != ring.replies[place..place + length] {
+            return Err(format!("a wrong reply: the {}th", at / ring.reply).into());
+        }
+        at += length;
+        rest = &rest[length..];
+    }
+    Ok(())
 }
 
 /// One connection's place in the ring, in bytes sent and received since its first message.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     first: usize,
     sent: usize,
     received: usize,
@@ -130,8 +146,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, first: usize) -> Result<Self, Box<dyn Error>> {
-        stream.set_nonblocking(true)?;
+    pub(crate) fn new(stream: Stream, first: usize) -> Result<Self, Box<dyn Error>> {
+        stream.tcp().set_nonblocking(true)?;
         Ok(Self { stream, first, sent: 0, received: 0, reads: 0, blocked: false })
     }
 
@@ -150,29 +166,15 @@ impl Connection {
     pub(crate) fn read(&mut self, ring: &Ring, buffer: &mut [u8]) -> Result<(), Box<dyn Error>> {
         self.reads += 1;
         let is_sample = ring.reply < LONG || self.reads.is_multiple_of(SAMPLES);
-        // With this flag TCP counts, and copies nothing (tcp(7)).
-        let flags = if is_sample { RecvFlags::empty() } else { RecvFlags::TRUNC };
-        let count = match recv(&self.stream, &mut *buffer, flags) {
-            Ok((_, 0)) => return Err("the server closed".into()),
-            Ok((_, count)) => count,
-            Err(Errno::WOULDBLOCK) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        if !is_sample {
-            self.received += count;
-            return Ok(());
-        }
-        let mut rest = &buffer[..count];
-        while !rest.is_empty() {
-            let at = (self.first * ring.reply + self.received) % ring.replies.len();
-            let length = rest.len().min(ring.replies.len() - at);
-            if rest[..length] != ring.replies[at..at + length] {
-                return Err(format!("a wrong reply within message {}", self.replies(ring)).into());
+        let (first, replied) = (self.first * ring.reply, &mut self.received);
+        self.stream.receive(buffer, !is_sample, |received| {
+            match received {
+                Received::Bytes(bytes) if is_sample => compare(ring, first + *replied, bytes)?,
+                _ => {}
             }
-            self.received += length;
-            rest = &rest[length..];
-        }
-        Ok(())
+            *replied += received.len();
+            Ok(())
+        })
     }
 
     /// Sends up to the end of message number `until`, as far as the socket takes it.
@@ -185,7 +187,7 @@ impl Connection {
     ) -> Result<(), Box<dyn Error>> {
         let end = until * ring.request;
         let mut blocked = false;
-        while self.sent < end && !blocked {
+        while !blocked && (self.sent < end || self.stream.has_unsent()) {
             let at = (self.first * ring.request + self.sent) % ring.requests.len();
             let first = (end - self.sent).min(ring.requests.len() - at);
             let second = (end - self.sent - first).min(at);
@@ -193,12 +195,8 @@ impl Connection {
                 IoSlice::new(&ring.requests[at..at + first]),
                 IoSlice::new(&ring.requests[..second]),
             ];
-            let written = if second == 0 {
-                (&self.stream).write(&slices[0])
-            } else {
-                (&self.stream).write_vectored(&slices)
-            };
-            match written {
+            let count = if second == 0 { 1 } else { 2 };
+            match self.stream.send(&slices[..count]) {
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => blocked = true,
                 Err(error) => return Err(error.into()),
@@ -206,13 +204,13 @@ impl Connection {
         }
         if blocked != self.blocked {
             self.blocked = blocked;
-            poll.change(&self.stream, number, blocked)?;
+            poll.change(self.stream.tcp(), number, blocked)?;
         }
         Ok(())
     }
 
     pub(crate) fn add_to(&self, poll: &Poll, number: usize) -> Result<(), Box<dyn Error>> {
-        poll.add(&self.stream, number)
+        poll.add(self.stream.tcp(), number)
     }
 }
 

@@ -7,6 +7,8 @@ mod look_up;
 #[cfg(bench_parts)]
 mod requests;
 mod send;
+#[cfg(bench_parts)]
+mod topics;
 
 fn main() {
     send::connect();

@@ -1,13 +1,15 @@
-//! axum on a runtime of one thread; the fan-out by a broadcast channel, as in its chat example.
+//! axum on a runtime of one thread, in TLS with axum-server; the fan-out by a broadcast channel, as in its chat example.
 
 use std::error::Error;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::routing::get;
 use axum::serve::ListenerExt;
+use axum_server::accept::NoDelayAcceptor;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
@@ -15,8 +17,6 @@ use tokio::sync::broadcast;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let port: u16 = std::env::args().nth(1).ok_or("usage: axum PORT")?.parse()?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-    let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap_or_default());
     let (sender, _) = broadcast::channel::<Message>(1024);
     let router =
         Router::new()
@@ -31,6 +31,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 ),
             )
             .with_state(sender);
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    if let Some(config) = bench_tls::server_config()? {
+        let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(config));
+        let server = axum_server::bind(address).acceptor(acceptor.acceptor(NoDelayAcceptor));
+        server.serve(router.into_make_service()).await?;
+        return Ok(());
+    }
+    let listener = TcpListener::bind(address).await?;
+    let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap_or_default());
     axum::serve(listener, router).await?;
     Ok(())
 }

@@ -16,9 +16,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local, unconstrained};
+use tokio_rustls::TlsAcceptor;
 
 type Receivers = Rc<RefCell<Vec<UnboundedSender<Bytes>>>>;
 
@@ -30,20 +32,30 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn accept(port: u16) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    let acceptor = bench_tls::server_config()?.map(TlsAcceptor::from);
     let receivers = Receivers::default();
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let receivers = Rc::clone(&receivers);
+        let (acceptor, receivers) = (acceptor.clone(), Rc::clone(&receivers));
         spawn_local(async move {
-            let service = service_fn(|request| answer(request, Rc::clone(&receivers)));
-            // Every connection ends with an error: the other side closed it.
-            let _ = http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades()
-                .await;
+            match acceptor {
+                None => serve(stream, receivers).await,
+                Some(acceptor) => {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        serve(stream, receivers).await;
+                    }
+                }
+            }
         });
     }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, receivers: Receivers) {
+    let service = service_fn(|request| answer(request, Rc::clone(&receivers)));
+    // Every connection ends with an error: the other side closed it.
+    let _ =
+        http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }
 
 async fn answer(

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
@@ -25,20 +27,30 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn accept(port: u16) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    let acceptor = bench_tls::server_config()?.map(TlsAcceptor::from);
     let receivers = Receivers::default();
     loop {
         let (stream, _) = listener.accept().await?;
-        let receivers = Rc::clone(&receivers);
+        stream.set_nodelay(true)?;
+        let (acceptor, receivers) = (acceptor.clone(), Rc::clone(&receivers));
         spawn_local(async move {
             // Every connection ends with an error: the other side closed it.
-            let _ = serve(stream, &receivers).await;
+            let _ = match acceptor {
+                None => serve(stream, &receivers).await,
+                Some(acceptor) => match acceptor.accept(stream).await {
+                    Ok(stream) => serve(stream, &receivers).await,
+                    Err(error) => Err(error.into()),
+                },
+            };
         });
     }
 }
 
 #[allow(clippy::result_large_err, reason = "the callback's type is given")]
-async fn serve(stream: TcpStream, receivers: &Receivers) -> Result<(), Box<dyn Error>> {
-    stream.set_nodelay(true)?;
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    receivers: &Receivers,
+) -> Result<(), Box<dyn Error>> {
     let fan = Arc::new(AtomicBool::new(false));
     let is_fan = Arc::clone(&fan);
     let mut websocket = accept_hdr_async(stream, move |request: &Request, response: Response| {
