@@ -188,6 +188,25 @@ async function echoesOneMebibyte({ context }) {
   assert.deepEqual(answer, { sameText: true, sameBytes: true });
 }
 
+async function compresses({ context }) {
+  const page = await newPage(context, SITE);
+  const seen = await page.evaluate(async (endpoint) => {
+    const socket = await openSocket(endpoint);
+    const same = [];
+    // The first and the last go out as they are, the others are compressed.
+    for (const length of [10, 2000, 100_000, 5000, 20]) {
+      const text = Array.from({ length: length / 10 }, (_, index) => `line ${index * index % 1000}\n`).join("");
+      socket.send(text);
+      same.push(await nextMessage(socket) === text);
+    }
+    return { extensions: socket.extensions, same };
+  }, ENDPOINT);
+  assert.deepEqual(seen, {
+    extensions: "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+    same: [true, true, true, true, true],
+  });
+}
+
 async function answersClose({ context, server }) {
   const page = await newPage(context, SITE);
   const close = await page.evaluate(async (endpoint) => {
@@ -311,6 +330,7 @@ const PLAN = {
     ["text comes back", echoesText],
     ["binary comes back", echoesBinary],
     ["1 MiB comes back", echoesOneMebibyte],
+    ["messages are compressed both ways", compresses],
     ["close(1000, \"bye\") is answered", answersClose],
     ["a page of another origin is refused", refusesOtherOrigins],
     ["SIGINT closes with 1001, exit code 0", saysGoodbye],

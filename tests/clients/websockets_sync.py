@@ -79,11 +79,17 @@ def subprotocol(url):
             expect(f"answer to {offered}", ws.subprotocol, wanted)
 
 
-@check("an extension that is offered is not accepted")
-def extension(url):
-    with open_at(url, compression="deflate") as ws:
-        expect("offer", "Sec-WebSocket-Extensions" in ws.request.headers, True)
-        expect("answer", ws.response.headers.get("Sec-WebSocket-Extensions"), None)
+@check("compression, without context and with it")
+def compression(url):
+    sent = [f"{number}: {TEXT * number}" for number in range(100)]
+    for path, wanted in (("", ["server_no_context_takeover", "client_no_context_takeover"]), ("context", [])):
+        with open_at(url + path, compression="deflate") as ws:
+            name, *params = ws.response.headers["Sec-WebSocket-Extensions"].split("; ")
+            expect("extension", name, "permessage-deflate")
+            expect("context", [param for param in params if "context" in param], wanted)
+            for message in sent:
+                ws.send(message)
+            expect("echoes", [ws.recv(DEADLINE) for _ in sent], sent)
 
 
 @check("close by the client")

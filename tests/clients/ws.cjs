@@ -3,6 +3,8 @@
 
 const assert = require("node:assert/strict");
 const { once } = require("node:events");
+const { readFileSync } = require("node:fs");
+const { join } = require("node:path");
 const WebSocket = require("ws");
 
 const url = process.argv[2];
@@ -14,8 +16,9 @@ const DEADLINE = 10_000;
 const payload = (size) => Buffer.from(Array.from({ length: size }, (_, index) => index % 251));
 
 // An open client that keeps what arrives until it is asked for.
-async function open(protocols, options) {
-  const ws = new WebSocket(url, protocols, options);
+async function open(protocols, options, path = "") {
+  const ws = new WebSocket(url + path, protocols, options);
+  ws.on("upgrade", ({ headers }) => (ws.answer = headers["sec-websocket-extensions"]));
   const arrived = [];
   let wake = () => {};
   const keep = (event) => {
@@ -97,10 +100,27 @@ const checks = {
     }
   },
 
-  async "an extension that is offered is not accepted"() {
-    const ws = await open([], { perMessageDeflate: true });
-    assert.equal(ws.extensions, "");
-    ws.close();
+  async "compression, without context and with it"() {
+    for (const [path, extensions] of [
+      ["", "permessage-deflate; server_no_context_takeover; client_no_context_takeover"],
+      ["context", "permessage-deflate"],
+    ]) {
+      const ws = await open([], { perMessageDeflate: { threshold: 0 } }, path);
+      assert.equal(ws.extensions, "permessage-deflate");
+      assert.equal(ws.answer, extensions);
+      const before = ws._socket.bytesRead;
+      const sent = Array.from({ length: 50 }, (_, number) => `${number}: ${TEXT.repeat(number + 50)}`);
+      sent.forEach((message) => ws.send(message));
+      for (const message of sent) {
+        assert.equal(await ws.next(), message);
+      }
+      const length = sent.reduce((sum, message) => sum + message.length, 0);
+      assert.ok(ws._socket.bytesRead - before < length / 4, "little is saved");
+      ws.send(payload(70_000), { fin: false });
+      ws.send(payload(100), { fin: true });
+      assert.deepEqual(await ws.next(), Buffer.concat([payload(70_000), payload(100)]));
+      ws.close();
+    }
   },
 
   async "close by the client"() {
@@ -131,6 +151,23 @@ const checks = {
       assert.equal(await ws.next(), String(number));
     }
     assert.deepEqual(await ws.next(), { code: 4001, reason: "asked" });
+  },
+
+  async "a question, which the documented lines answer"() {
+    const source = readFileSync(join(__dirname, "../../src/comms/ask.rs"), "utf8");
+    const [, documented] = /```js\n([^]*?)```/.exec(source);
+    const lines = documented.replaceAll(/^ *\/\/\/ ?/gm, "");
+    const ws = await open([], {}, "asked");
+    const questions = [];
+    const confirm = (question) => questions.push(question) < 2;
+    new Function("socket", "confirm", lines)(ws, confirm);
+    for (const answer of [true, false]) {
+      ws.send("ask me");
+      assert.match(await ws.next(), /^rwf-question \d+\n/);
+      assert.equal(await ws.next(), `answered: Ok(Text("${answer}"))`);
+    }
+    assert.deepEqual(questions, Array(2).fill("Delete the file?\nReally?"));
+    ws.close();
   },
 };
 

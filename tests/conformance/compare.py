@@ -1,4 +1,5 @@
-"""Compares a report of the Autobahn cases with the list of those that need not be OK: REPORT EXPECTED COUNT."""
+"""Compares reports of the Autobahn cases, each in a folder of its own, with the list of those that need not be OK:
+REPORTS EXPECTED COUNT."""
 
 import json
 import sys
@@ -10,16 +11,16 @@ from pathlib import Path
 MAX_SHOWN = 20
 
 
-def outcomes(report):
-    """Case -> (outcome, name of its own report file), in the order of their numbers."""
-    agents = json.loads((report / "index.json").read_text())
+def outcomes(reports):
+    """Case -> (outcome, its own report file), in the order of their numbers."""
     found = {}
-    for cases in agents.values():
-        for case, entry in cases.items():
-            behavior, close = entry["behavior"], entry["behaviorClose"]
-            # How the connection was closed has a verdict of its own.
-            outcome = behavior if close in ("OK", behavior) else f"{behavior}, closing {close}"
-            found[case] = outcome, entry["reportfile"]
+    for index in reports.glob("*/index.json"):
+        for cases in json.loads(index.read_text()).values():
+            for case, entry in cases.items():
+                behavior, close = entry["behavior"], entry["behaviorClose"]
+                # How the connection was closed has a verdict of its own.
+                outcome = behavior if close in ("OK", behavior) else f"{behavior}, closing {close}"
+                found[case] = outcome, index.parent / entry["reportfile"]
     return dict(sorted(found.items(), key=lambda item: [int(part) for part in item[0].split(".")]))
 
 
@@ -54,13 +55,13 @@ def compare(found, listed, count):
 
 
 def main():
-    report, expected, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    found = outcomes(report)
+    reports, expected, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    found = outcomes(reports)
     problems = list(compare(found, expectations(expected), count))
     for case, text in problems[:MAX_SHOWN]:
         print(f"{case} {text}" if case else text, file=sys.stderr)
         if case:
-            detail = json.loads((report / found[case][1]).read_text())
+            detail = json.loads(found[case][1].read_text())
             for key in ("description", "result", "resultClose", "wasNotCleanReason"):
                 if detail[key]:
                     print(f"    {key}: {detail[key]}", file=sys.stderr)
@@ -70,7 +71,7 @@ def main():
     counts = ", ".join(f"{number} {outcome.lower()}" for outcome, number in kinds.most_common())
     print(f"conformance: {len(found)} cases: {counts}; {len(problems)} not as expected")
     if problems:
-        sys.exit(f"every frame of every case: {report / 'index.html'}")
+        sys.exit(f"every frame of every case: {reports / '*' / 'index.html'}")
 
 
 main()

@@ -1,10 +1,9 @@
 //! What has to hold for any bytes that arrive, as one check for each of the fuzzers in `tests/fuzz`.
 
 use std::iter;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bytes::Bytes;
 use data_encoding::BASE64;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -15,12 +14,18 @@ use crate::http::method::Method;
 use crate::http::parser::{Parsed, Parser, Phase, Step};
 use crate::http::path::{self, Pattern};
 use crate::http::peer;
+use crate::http::proxy_header;
 use crate::http::rejection::{Rejection, RequestLimits};
 use crate::http::response::Response;
+use crate::net::peer::Peer;
 use crate::websocket::close::{Close, CloseCode};
+use crate::websocket::compression::{Agreement, Deflation};
 use crate::websocket::decoder::{self, Decoder, Event, Violation};
+use crate::websocket::deflate::Deflate;
+use crate::websocket::extensions::Side;
 use crate::websocket::frame::Frame;
-use crate::websocket::handshake;
+use crate::websocket::handshake::{self, Opening};
+use crate::websocket::message::Message;
 use crate::websocket::settings::Websocket;
 
 /// What may be reserved on top of twice the bytes that came: the largest step by which any buffer grows, and a read.
@@ -215,8 +220,8 @@ fn opens(request: &Parsed, is_secure: bool, settings: &Websocket) -> bool {
     let mut offered = request.headers.list("Sec-WebSocket-Protocol");
     let subprotocol = offered.find(|offer| spoken.iter().any(|name| name == offer));
     match handshake::accept(request, is_secure, subprotocol, settings) {
-        Ok(response) => {
-            check_opening(request, &response, subprotocol);
+        Ok(opening) => {
+            check_opening(request, &opening, subprotocol);
             true
         }
         Err(rejection) => {
@@ -226,7 +231,8 @@ fn opens(request: &Parsed, is_secure: bool, settings: &Websocket) -> bool {
     }
 }
 
-fn check_opening(request: &Parsed, response: &Response, subprotocol: Option<&str>) {
+fn check_opening(request: &Parsed, opening: &Opening, subprotocol: Option<&str>) {
+    let response = &opening.response;
     let has = |name, part| {
         request.headers.get_all(name).any(|value| value.to_ascii_lowercase().contains(part))
     };
@@ -243,7 +249,13 @@ fn check_opening(request: &Parsed, response: &Response, subprotocol: Option<&str
     let one = |name| headers.single(name).expect("a header stands once");
     assert_eq!((one("Upgrade"), one("Connection")), (Some("websocket"), Some("Upgrade")));
     assert_eq!(one("Sec-WebSocket-Protocol"), subprotocol);
-    assert_eq!((one("Content-Length"), one("Sec-WebSocket-Extensions")), (None, None));
+    assert_eq!(one("Content-Length"), None);
+    let extensions = one("Sec-WebSocket-Extensions");
+    assert_eq!(extensions.is_some(), opening.agreement.is_some());
+    let is_offered = |name: &str| {
+        request.headers.list("Sec-WebSocket-Extensions").any(|offer| offer.starts_with(name))
+    };
+    assert!(extensions.is_none_or(|_| is_offered("permessage-deflate")), "{request:?}");
     let accept = one("Sec-WebSocket-Accept").map(|accept| BASE64.decode(accept.as_bytes()));
     assert!(matches!(accept, Some(Ok(digest)) if digest.len() == 20));
 }
@@ -291,15 +303,17 @@ fn host_name(authority: &str) -> String {
 /// Nobody is believed who may not be, and a host is only what it seems.
 fn check_trust(headers: &Headers) {
     let host = headers.get("Host").unwrap_or_default();
-    if peer::is_our_host(host, (Ipv4Addr::LOCALHOST, 80).into(), &[]) {
+    if peer::is_our_host(host, true, &[]) {
         assert_eq!(host_name(host), "localhost", "{host}");
     }
     let proxy = IpAddr::from([10, 0, 0, 1]);
-    assert_eq!(peer::client_ip(headers, proxy, &[]), proxy);
-    assert!(!peer::is_secure(headers, proxy, &[]));
-    let listed: Vec<_> = headers.list("X-Forwarded-For").map(str::parse).collect();
+    let peer = Peer::from(SocketAddr::from((proxy, 0)));
+    assert_eq!(peer::client(headers, peer, &[]), peer);
+    assert!(peer::is_secure(headers, &peer, &[]).is_none());
+    let listed: Vec<Result<IpAddr, _>> = headers.list("X-Forwarded-For").map(str::parse).collect();
     let believed = listed.into_iter().rev().map_while(Result::ok).find(|ip| *ip != proxy);
-    assert_eq!(peer::client_ip(headers, proxy, &[proxy]), believed.unwrap_or(proxy));
+    let client = peer::client(headers, peer, &[proxy.into()]);
+    assert_eq!(client.ip(), believed.unwrap_or(proxy));
 }
 
 /// Status, headers and body, as a client reads them.
@@ -340,8 +354,14 @@ fn decode(
     sizes: impl Iterator<Item = usize>,
 ) -> (Vec<Event>, Option<Violation>) {
     let (early, wire) = wire.split_at(early.min(wire.len()));
-    let mut decoder = Decoder::new(limits, early.to_vec());
-    let mut wire = Wire { arrived: early.len(), ..Wire::new(wire, sizes) };
+    let decoder = Decoder::new(limits, early.to_vec());
+    decode_by(decoder, Wire { arrived: early.len(), ..Wire::new(wire, sizes) })
+}
+
+fn decode_by(
+    mut decoder: Decoder,
+    mut wire: Wire<'_, impl Iterator<Item = usize>>,
+) -> (Vec<Event>, Option<Violation>) {
     let mut events = Vec::new();
     loop {
         match decoder.next() {
@@ -373,6 +393,42 @@ pub fn frames(data: &[u8]) {
     assert_eq!(again, (events, None), "what was understood, encoded and decoded again");
 }
 
+/// A seed, a choice of limits and of what was agreed on, then the bytes of frames, compressed or not. The same bytes are then
+/// a message, which is compressed, cut and inflated.
+pub fn deflate(data: &[u8]) {
+    let [seed, choice, wire @ ..] = data else { return };
+    let limits = FRAME_LIMITS[usize::from(*choice) % 3];
+    let side = Side { keeps_context: choice & 0x80 != 0, window_bits: 9 + choice / 3 % 7 };
+    let settings = Deflate::new().level(1 + seed % 9).threshold(0);
+    let agreement = Agreement { settings, server: side, client: side };
+    let decoder = |limits| Decoder::new(limits, Vec::new()).inflating(&agreement);
+    let outcome = decode_by(decoder(limits), Wire::new(wire, whole()));
+    let in_pieces = decode_by(decoder(limits), Wire::new(wire, pieces(*seed)));
+    assert_eq!(outcome, in_pieces, "whole, and in pieces");
+    for event in &outcome.0 {
+        check_event(event, limits);
+    }
+    if let Some(Close { code, reason }) = outcome.1 {
+        assert!([1002, 1007, 1008, 1009].contains(&u16::from(code)) && reason.len() <= 123);
+    }
+
+    let deflation = Deflation::new(&agreement);
+    let (first, last) = wire.split_at(wire.len() / 2);
+    let messages = [first, last, wire, &[]].map(Message::from);
+    let frames = messages.clone().map(|message| {
+        let frame = Frame::message(message).compressible();
+        let compressed = match deflation.method() {
+            Some(method) => method.deflate(&frame),
+            None => deflation.next(&frame),
+        };
+        assert!(compressed.as_ref().is_none_or(|compressed| compressed.len() < frame.len()));
+        masked(compressed.as_ref().unwrap_or(&frame))
+    });
+    let (events, violation) =
+        decode_by(decoder(FRAME_LIMITS[3]), Wire::new(&frames.concat(), pieces(*seed)));
+    assert_eq!((events, violation), (messages.map(Event::Message).to_vec(), None));
+}
+
 /// Length of what the event holds.
 fn check_event(event: &Event, limits: decoder::MessageLimits) -> usize {
     match event {
@@ -382,11 +438,10 @@ fn check_event(event: &Event, limits: decoder::MessageLimits) -> usize {
             assert!(text.is_none_or(|text| str::from_utf8(text).is_ok()), "{message:?}");
             message.len()
         }
-        Event::Ping(payload) => {
+        Event::Ping(payload) | Event::Pong(payload) => {
             assert!(payload.len() <= 125, "{event:?}");
             payload.len()
         }
-        Event::Pong => 0,
         Event::Close(Close { code, reason }) => {
             let is_empty = *code == CloseCode::NO_STATUS && reason.is_empty();
             assert!(is_empty || code.is_sendable() && reason.len() <= 123, "{event:?}");
@@ -399,14 +454,14 @@ fn frame(event: &Event) -> Frame {
     match event {
         Event::Message(message) => Frame::message(message.clone()),
         Event::Ping(payload) => Frame::ping(payload.clone()),
-        Event::Pong => Frame::pong(Bytes::new()),
+        Event::Pong(payload) => Frame::pong(payload.clone()),
         Event::Close(close) => Frame::close(close),
     }
 }
 
 /// A frame as a client sends it.
 fn masked(frame: &Frame) -> Vec<u8> {
-    let wire = [frame.header(), frame.payload()].concat();
+    let wire = frame.wire();
     let mask = [0x11, 0x22, 0x93, 0xf4];
     let head = match wire[1] {
         126 => 4,
@@ -580,6 +635,41 @@ fn check_cookie_response(cookie: Cookie) {
     assert_eq!(headers.single("Set-Cookie"), Ok(line.as_deref()));
 }
 
+/// A header that says whose connection it is, behind a byte that says in what pieces it comes: it is read alike in all of
+/// them, without a byte of what stands behind it, and no more than the limit.
+pub fn proxy_header(data: &[u8]) {
+    const MAX: usize = 600;
+    let Some((seed, bytes)) = data.split_first() else { return };
+    let read = |mut sizes: Box<dyn Iterator<Item = usize>>| {
+        let mut taken = 0;
+        loop {
+            match proxy_header::parse(&bytes[..taken], MAX) {
+                Ok(proxy_header::Step::Needs(count)) => {
+                    assert!(count > 0 && taken + count <= MAX, "{count} more than {taken}");
+                    if taken == bytes.len() {
+                        return None;
+                    }
+                    let size = sizes.next().unwrap_or(1);
+                    taken = (taken + count.min(size)).min(bytes.len());
+                }
+                Ok(proxy_header::Step::Whole(client)) => return Some((client, taken)),
+                Err(_) => return None,
+            }
+        }
+    };
+    let header = read(Box::new(pieces(*seed)));
+    assert_eq!(header, read(Box::new(whole())), "it depends on the pieces");
+    if let Some((client, length)) = header {
+        let whole = proxy_header::parse(&bytes[..length], MAX);
+        assert_eq!(whole, Ok(proxy_header::Step::Whole(client)));
+        // One byte less is not the whole of it.
+        assert!(matches!(
+            proxy_header::parse(&bytes[..length - 1], MAX),
+            Ok(proxy_header::Step::Needs(_))
+        ));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -590,16 +680,17 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
-    use crate::websocket::message::Message;
 
     type Check = (&'static str, fn(&[u8]));
 
-    const CHECKS: [Check; 5] = [
+    const CHECKS: [Check; 7] = [
         ("request", request),
         ("handshake", handshake),
         ("frames", frames),
+        ("deflate", deflate),
         ("path", path),
         ("cookies", cookies),
+        ("proxy_header", proxy_header),
     ];
 
     #[test]
@@ -721,7 +812,7 @@ mod tests {
             any::<String>().prop_map(|text| Event::Message(text.into())),
             vec(any::<u8>(), 0..600).prop_map(|bytes| Event::Message(bytes.into())),
             vec(any::<u8>(), 0..=125).prop_map(|bytes| Event::Ping(bytes.into())),
-            Just(Event::Pong),
+            vec(any::<u8>(), 0..=125).prop_map(|bytes| Event::Pong(bytes.into())),
             (code, any::<String>()).prop_map(|(code, s)| Event::Close(Close::new(code.into(), s))),
         ]
     }

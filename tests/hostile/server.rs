@@ -5,17 +5,26 @@
 //! input with a line each, logs errors (or the level `RUST_LOG`) to its error output, and runs until its input ends:
 //!
 //! - `notify COUNT BYTES` sends so many binary messages to everyone: `taken=… refused=…`
+//! - `watch` begins to watch who is in which topic, and `present` says how many, or what was wrong with a change
+//! - `kick ROUTE` ends all connections of a route: how many
+//! - `stats` compares what is counted with what was a moment ago, and says what is open: `connections=… websockets=…`, then
+//!   `waiting=… writers=…` and how many WebSockets ended: `ended=…`
 //! - `shutdown`: `closed=… cut=… running=…`
 
+use std::collections::HashSet;
 use std::env;
 use std::error::Error as StdError;
 use std::io::{self, BufRead, Write};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rwf::controller::{Overflow, Websocket};
-use rwf::http::{Server, ServerHandle};
+use parking_lot::Mutex;
+use rwf::controller::{Deflate, Overflow, Rate, StaticFiles, Websocket};
+use rwf::http::{Server, ServerHandle, Tls};
 use rwf::prelude::*;
+use rwf::stats::{Metrics, Stats};
 
 /// Answers every message on the connection that it came from.
 struct Echo(ConnectionId);
@@ -87,6 +96,113 @@ impl Controller for Page {
     }
 }
 
+/// `/ticker` subscribes, and sends newest values to all who have, each of its own key.
+fn ticker(request: &Request) -> Result<Response, Error> {
+    let settings = |settings: Websocket| {
+        settings.overflow(Overflow::DropOldest).max_lag(Duration::from_millis(50))
+    };
+    request.upgrade_with(settings, |mut socket| {
+        let (key, prices) = (socket.connection_id().to_string(), Comms::topic("prices"));
+        Comms::here()?.subscribe("prices")?;
+        for value in 0_u64.. {
+            // Full is who cannot keep up, and there is no room for anything then; the next value is as good.
+            let _ = prices.send_latest(&key, format!("{key} {value}"));
+            match socket.recv_timeout(Duration::from_millis(2)) {
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        Ok(())
+    })
+}
+
+/// `/ask/:user` waits until a user has received all, and answers what the user answers.
+fn ask(request: &Request) -> Result<Response, Error> {
+    let user: i64 = request.param("user")?.parse()?;
+    let comms = Comms::websocket(user);
+    let received = comms.flush(Duration::from_secs(10))?;
+    let answer = comms.request("who are you?", Duration::from_secs(10))?;
+    let name = answer.as_text().unwrap_or("nobody");
+    Ok(Response::new().text(format!("{received} {name}")))
+}
+
+/// `/limited` echoes, and holds those back who send much; `/strict` closes them.
+fn limited(request: &Request) -> Result<Response, Error> {
+    let (messages, bytes) = (Rate::per_second(200).burst(50), Rate::per_second(1 << 20));
+    let is_strict = request.path() == "/strict";
+    let settings = |settings: Websocket| {
+        let settings = settings.message_rate(messages).message_rate_per_session(messages);
+        let settings = settings.byte_rate(bytes).byte_rate_per_session(bytes);
+        if is_strict { settings.max_hold(Duration::ZERO) } else { settings }
+    };
+    request.upgrade_with(settings, |mut socket| {
+        while let Some(message) = socket.recv()? {
+            socket.send(message)?;
+        }
+        Ok(())
+    })
+}
+
+/// `/sum` adds numbers.
+fn sum(mut socket: Socket) -> Result<(), Error> {
+    while let Some(message) = socket.recv()? {
+        let numbers: Vec<i64> = message.json()?;
+        socket.send(Message::json(&numbers.iter().sum::<i64>())?)?;
+    }
+    Ok(())
+}
+
+/// What is counted, and that it goes on from what was `before`.
+fn account(server: &ServerHandle, before: &mut Stats) -> String {
+    let stats = server.stats();
+    let of_routes: u64 = stats.routes.iter().map(|route| route.websockets.ever).sum();
+    let ended: u64 = stats.closed.iter().map(|(_, count)| count).sum();
+    let ever = |stats: &Stats| {
+        let Stats { connections, websockets, requests, received, sent, dropped, .. } = stats;
+        let Stats { replaced, lost, handler_times, handshake_times, .. } = stats;
+        let traffic = [received.messages, received.bytes, sent.messages, sent.bytes];
+        let counts = [connections.ever, websockets.ever, *requests, *dropped, *replaced, *lost];
+        let calls = [handler_times.count(), handshake_times.count()];
+        [&traffic[..], &counts, &calls].concat()
+    };
+    let has_shrunk = ever(&stats).iter().zip(ever(before)).any(|(now, before)| *now < before);
+    let is_whole = stats.websockets.ever == of_routes
+        && stats.websockets.now + ended == of_routes
+        && server.connections().iter().all(|connection| !connection.to_string().is_empty());
+    let answer = if has_shrunk || !is_whole {
+        format!("{stats:?} after {before:?}")
+    } else {
+        let Stats { connections, websockets, waiting, writer_threads, .. } = &stats;
+        let (connections, websockets, waiting) = (connections.now, websockets.now, waiting.bytes);
+        format!(
+            "connections={connections} websockets={websockets} waiting={waiting} \
+             writers={writer_threads} ended={ended}"
+        )
+    };
+    *before = stats;
+    answer
+}
+
+/// Who is in which topic, by what a watch says, or what was wrong with that.
+type Present = Result<HashSet<(Option<String>, SessionId)>, String>;
+
+fn watch(present: &Arc<Mutex<Present>>) -> io::Result<()> {
+    let (changes, present) = (Comms::presence_in("")?, Arc::clone(present));
+    thread::Builder::new().name("watch".to_owned()).spawn(move || {
+        for change in &changes {
+            let mut present = present.lock();
+            let who = (change.topic().map(str::to_owned), change.session_id().clone());
+            let is_right = present.as_mut().is_ok_and(|present| {
+                if change.has_joined() { present.insert(who) } else { present.remove(&who) }
+            });
+            if !is_right && present.is_ok() {
+                *present = Err(format!("it was so before: {change:?}"));
+            }
+        }
+    })?;
+    Ok(())
+}
+
 /// Logs without the features that a logger would need.
 struct Stderr;
 
@@ -111,18 +227,29 @@ fn main() -> Result<(), Box<dyn StdError>> {
         route!("/users/:user" => Echoes),
         route!("/sink" => Sink),
         route!("/push/:user/:text" => Push),
+        route!("/ticker" => ticker),
+        route!("/ask/:user" => ask),
+        route!("/limited" => limited),
+        route!("/strict" => limited),
+        route!("/sum" => websocket(sum)),
+        route!("/metrics" => Metrics::new()),
+        route!("/files/*path" => StaticFiles::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples"))),
         route!("/hello" => Hello),
         route!("/page" => Page(vec![b'x'; 16 << 20].into())),
     ];
-    let mut server = Server::new(routes).bind("127.0.0.1:0");
+    // All clients have one address, so that this limit is for counting alone.
+    let never = Rate::per_second(1_000_000_000);
+    let mut server = Server::new(routes).bind("127.0.0.1:0").handshake_rate_per_peer(never);
     let mut websocket = Websocket::new();
     for argument in env::args().skip(1) {
         (server, websocket) = set(&argument, server, websocket)?;
     }
     let server = server.websocket(websocket).spawn()?;
     say(&server.local_addr().to_string())?;
+    let present = Arc::new(Mutex::new(Ok(HashSet::new())));
+    let mut before = Stats::default();
     for line in io::stdin().lock().lines() {
-        say(&obey(&server, &line?)?)?;
+        say(&obey(&server, &present, &mut before, &line?)?)?;
     }
     server.shutdown()?;
     Ok(())
@@ -137,11 +264,18 @@ fn set(
     let number = || value.parse::<usize>();
     let time = || value.parse().map(Duration::from_millis);
     Ok(match name {
+        "tls" => {
+            let files = value.split_once(',').ok_or("tls=CERTIFICATE,KEY")?;
+            (server.tls(Tls::files(files.0, files.1)?), websocket)
+        }
         "open_timeout" => (server.open_timeout(time()?), websocket),
         "shutdown_timeout" => (server.shutdown_timeout(time()?), websocket),
         "max_connections" => (server.max_connections(number()?), websocket),
         "backlog" => (server.backlog(value.parse()?), websocket),
         "max_message_size" => (server, websocket.max_message_size(number()?)),
+        "context_takeover" => {
+            (server, websocket.deflate(Deflate::new().context_takeover(number()? > 0)))
+        }
         "outbox_bytes" => (server, websocket.outbox_bytes(number()?)),
         "outbox_messages" => (server, websocket.outbox_messages(number()?)),
         "overflow" if value == "refuse" => (server, websocket.overflow(Overflow::Refuse)),
@@ -153,7 +287,12 @@ fn set(
     })
 }
 
-fn obey(server: &ServerHandle, line: &str) -> Result<String, Box<dyn StdError>> {
+fn obey(
+    server: &ServerHandle,
+    present: &Arc<Mutex<Present>>,
+    before: &mut Stats,
+    line: &str,
+) -> Result<String, Box<dyn StdError>> {
     let words: Vec<_> = line.split(' ').collect();
     match words.as_slice() {
         ["notify", count, bytes] => {
@@ -167,6 +306,21 @@ fn obey(server: &ServerHandle, line: &str) -> Result<String, Box<dyn StdError>> 
             }
             Ok(format!("taken={taken} refused={refused}"))
         }
+        ["watch"] => {
+            watch(present)?;
+            Ok("watching".to_owned())
+        }
+        ["present"] => Ok(match &*present.lock() {
+            Ok(present) => present.len().to_string(),
+            Err(fault) => fault.clone(),
+        }),
+        ["kick", route] => {
+            let connections = server.connections().into_iter();
+            let of_route = connections.filter(|one| one.route.as_deref() == Some(route));
+            let kicked = of_route.filter(|one| server.kick(one.id, "you have been here long"));
+            Ok(kicked.count().to_string())
+        }
+        ["stats"] => Ok(account(server, before)),
         ["shutdown"] => {
             let report = server.shutdown()?;
             Ok(format!("closed={} cut={} running={}", report.closed, report.cut, report.running))

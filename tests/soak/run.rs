@@ -27,6 +27,7 @@ const MIB: f64 = (1 << 20) as f64;
 pub(crate) fn main() -> ExitCode {
     let seconds = env::args().nth(1).map_or(60, |seconds| seconds.parse().expect("seconds"));
     let mut server = ServerProcess::start(&SETTINGS);
+    server.ask("watch");
     let idle = server.cost();
     println!("idle: {idle:?}");
     let traffic = Traffic::new(server.address, Duration::from_secs(seconds));
@@ -41,7 +42,7 @@ pub(crate) fn main() -> ExitCode {
                 threads.push((name, thread.spawn_scoped(scope, run).unwrap()));
             }
         }
-        let samples = watch(&mut server, &traffic);
+        let samples = watch(&mut server, &traffic, &mut faults);
         for (name, thread) in threads {
             if thread.join().is_err() {
                 faults.push(format!("{name}: a client failed, see above"));
@@ -50,6 +51,14 @@ pub(crate) fn main() -> ExitCode {
         samples
     });
     faults.extend(judge_costs(&server, idle, &samples));
+    match server.ask("present").as_str() {
+        "0" => {}
+        present => faults.push(format!("all clients are gone, and present is {present}")),
+    }
+    let stats = server.ask("stats");
+    if !stats.starts_with("connections=0 websockets=0 waiting=0 writers=0 ") {
+        faults.push(format!("all clients are gone, and what is counted is {stats}"));
+    }
     if server.log().contains("panicked") {
         faults.push(format!("the server panicked:\n{}", server.log()));
     }
@@ -62,13 +71,19 @@ pub(crate) fn main() -> ExitCode {
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What the server costs, each second; and two messages to everybody.
-fn watch(server: &mut ServerProcess, traffic: &Traffic) -> Vec<Cost> {
-    let mut samples = Vec::new();
+/// What the server costs, each second; and two messages to everybody, a look at what is counted, and an end to those who
+/// wait for one.
+fn watch(server: &mut ServerProcess, traffic: &Traffic, faults: &mut Vec<String>) -> Vec<Cost> {
+    let (mut samples, mut kicked) = (Vec::new(), 0);
     let mut next = Instant::now();
     while !traffic.is_over() {
         next += Duration::from_secs(1);
         server.ask("notify 2 200");
+        kicked += server.ask("kick /sink").parse::<usize>().unwrap();
+        let stats = server.ask("stats");
+        if !stats.starts_with("connections=") {
+            faults.push(format!("what is counted does not go on from what was: {stats}"));
+        }
         thread::sleep(next.saturating_duration_since(Instant::now()));
         let cost = server.cost();
         samples.push(cost);
@@ -78,6 +93,9 @@ fn watch(server: &mut ServerProcess, traffic: &Traffic) -> Vec<Cost> {
             "{:4} s: {memory:6.1} MiB, {threads} threads, {descriptors} descriptors",
             samples.len()
         );
+    }
+    if kicked == 0 {
+        faults.push("there was nobody to kick".to_owned());
     }
     samples
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::net::sockopt::set_socket_linger;
 
-use crate::common::{DEADLINE, Random, Raw, client_frame, get, status, upgrade_request};
+use crate::common::{
+    DEADLINE, Frame, Random, Raw, client_frame, get, header, status, upgrade_request,
+};
 
 /// A kind of client: its name, how many there are, and what one does until the traffic is over.
 type Kind = (&'static str, usize, fn(&Traffic, u64));
@@ -20,6 +22,12 @@ pub(crate) const HONEST: &[Kind] = &[
     ("pipelined echo", 2, pipelined_echo),
     ("pushed", 3, pushed),
     ("keep-alive HTTP", 2, keep_alive),
+    ("ticker", 3, ticker),
+    ("asked", 2, asked),
+    ("within its rate", 2, within_its_rate),
+    ("sums", 1, sums),
+    ("files", 2, files),
+    ("metrics", 1, metrics),
 ];
 
 pub(crate) const ABUSE: &[Kind] = &[
@@ -33,6 +41,10 @@ pub(crate) const ABUSE: &[Kind] = &[
     ("byte by byte", 2, byte_by_byte),
     ("announces and leaves", 1, announces_and_leaves),
     ("vanishes", 2, vanishes),
+    ("slow watcher", 2, slow_watcher),
+    ("over its rate", 2, over_its_rate),
+    ("no JSON", 1, no_json),
+    ("kicked", 3, kicked),
 ];
 
 /// What all clients share.
@@ -83,26 +95,29 @@ impl Traffic {
     }
 }
 
-/// The next text; binary messages go to everybody.
-fn text(client: &mut Raw) -> String {
+/// The next frame but for binary messages, which go to everybody, and pings, which it answers.
+fn frame(client: &mut Raw) -> Frame {
     loop {
         let frame = client.frame();
-        if frame.first != 0x82 {
-            assert_eq!(frame.first, 0x81, "expected a text: {frame:?}");
-            return String::from_utf8(frame.payload).unwrap();
+        match frame.first {
+            0x82 => {}
+            0x89 => client.send_frame(0x8a, &frame.payload),
+            _ => return frame,
         }
     }
+}
+
+/// The next text.
+fn text(client: &mut Raw) -> String {
+    let frame = frame(client);
+    assert_eq!(frame.first, 0x81, "expected a text: {frame:?}");
+    String::from_utf8(frame.payload).unwrap()
 }
 
 /// The closing handshake.
 fn leave(mut client: Raw) {
     client.send_close(1000, "bye");
-    let close = loop {
-        let frame = client.frame();
-        if frame.first != 0x82 {
-            break frame;
-        }
-    };
+    let close = frame(&mut client);
     assert_eq!((close.first, close.payload.as_slice()), (0x88, &b"\x03\xe8bye"[..]));
     client.expect_end();
 }
@@ -173,6 +188,133 @@ fn keep_alive(traffic: &Traffic, _: u64) {
     }
 }
 
+/// Follows newest values, which only ever get newer.
+fn ticker(traffic: &Traffic, _: u64) {
+    while traffic.goes_on() {
+        let mut client = Raw::open(traffic.server, "/ticker");
+        let mut values = BTreeMap::new();
+        let end = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < end {
+            let frame = client.frame();
+            match frame.first {
+                0x81 => {
+                    let text = String::from_utf8(frame.payload).unwrap();
+                    let (key, value) = text.split_once(' ').unwrap();
+                    let value: u64 = value.parse().unwrap();
+                    let before = values.insert(key.to_owned(), value);
+                    assert!(before < Some(value), "{key}: {value} after {before:?}");
+                }
+                0x89 => client.send_frame(0x8a, &frame.payload),
+                _ => {}
+            }
+        }
+        client.send_close(1000, "bye");
+        while client.frame().first != 0x88 {}
+        client.expect_end();
+    }
+}
+
+/// A user, and a program that waits until the user has received all and then asks something.
+fn asked(traffic: &Traffic, number: u64) {
+    let number = number + 1000;
+    while traffic.goes_on() {
+        let mut user = Raw::open(traffic.server, &format!("/users/{number}"));
+        let mut asker = Raw::connect(traffic.server);
+        for _ in 0..50 {
+            asker.send(get(&format!("/ask/{number}")).as_bytes());
+            let question = text(&mut user);
+            let head = question.strip_suffix("\nwho are you?").unwrap();
+            let id = head.strip_prefix("rwf-question ").unwrap();
+            user.send_text(&format!("rwf-answer {id}\nuser {number}"));
+            let (head, body) = asker.response();
+            assert_eq!((status(&head), body), (200, format!("1 user {number}")));
+        }
+        leave(user);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while asker.ask(&get(&format!("/push/{number}/late"))).1 != "0" {
+            assert!(Instant::now() < deadline, "a user who has left is still there");
+        }
+    }
+}
+
+/// Sends a little less often than it may.
+fn within_its_rate(traffic: &Traffic, number: u64) {
+    let path = ["/limited", "/strict"][number as usize % 2];
+    while traffic.goes_on() {
+        let mut client = Raw::open(traffic.server, path);
+        for round in 0..100 {
+            client.send_text(&round.to_string());
+            assert_eq!(text(&mut client), round.to_string());
+            thread::sleep(Duration::from_millis(7));
+        }
+        leave(client);
+    }
+}
+
+fn sums(traffic: &Traffic, _: u64) {
+    while traffic.goes_on() {
+        let mut client = Raw::open(traffic.server, "/sum");
+        for round in 0..100 {
+            client.send_text(&format!("[{round}, 1]"));
+            assert_eq!(text(&mut client), (round + 1).to_string());
+            thread::sleep(Duration::from_millis(5));
+        }
+        leave(client);
+    }
+}
+
+/// Loads a file whole, loads a part of it, and asks whether it has changed.
+fn files(traffic: &Traffic, _: u64) {
+    const PAGE: &str = include_str!("../../examples/push.html");
+    while traffic.goes_on() {
+        let mut client = Raw::connect(traffic.server);
+        for _ in 0..50 {
+            let ask = get("/files/push.html");
+            let (head, body) = client.ask(&ask);
+            assert_eq!((status(&head), body.as_str()), (200, PAGE));
+            let etag = header(&head, "etag").expect("a file without an ETag");
+            let with = |line: &str| ask.replacen("\r\n", &format!("\r\n{line}\r\n"), 1);
+            let (head, body) = client.ask(&with("Range: bytes=10-19"));
+            assert_eq!((status(&head), body.as_str()), (206, &PAGE[10..20]));
+            let (head, body) = client.ask(&with(&format!("If-None-Match: {etag}")));
+            assert_eq!((status(&head), body.as_str()), (304, ""));
+            assert_eq!(status(&client.ask(&get("/files/..%2fCargo.toml")).0), 404);
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn metrics(traffic: &Traffic, _: u64) {
+    let mut opened = 0;
+    while traffic.goes_on() {
+        let mut client = Raw::connect(traffic.server);
+        for _ in 0..20 {
+            let (head, body) = client.ask(&get("/metrics"));
+            assert_eq!(status(&head), 200);
+            let of_echo = "rwf_websockets_total{route=\"/echo\"} ";
+            let count = body.lines().find_map(|line| line.strip_prefix(of_echo)).expect("a route");
+            let count: u64 = count.parse().unwrap();
+            assert!(count >= opened, "{count} WebSockets after {opened}");
+            opened = count;
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Follows newest values, reads little, and answers no pings.
+fn slow_watcher(traffic: &Traffic, _: u64) {
+    while traffic.goes_on() {
+        let Some(mut stream) = connect(traffic) else { continue };
+        if stream.write_all(upgrade_request("/ticker", "").as_bytes()).is_err() {
+            continue;
+        }
+        let end = Instant::now() + Duration::from_secs(4);
+        while Instant::now() < end && is_there(&stream.read(&mut [0; 100])) {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
 /// A connection, for those who do not care whether there is one.
 fn connect(traffic: &Traffic) -> Option<TcpStream> {
     let stream = TcpStream::connect_timeout(&traffic.server, DEADLINE).ok()?;
@@ -183,8 +325,12 @@ fn connect(traffic: &Traffic) -> Option<TcpStream> {
 
 /// A WebSocket, for those who do not care.
 fn open(traffic: &Traffic) -> Option<TcpStream> {
+    open_at(traffic, "/echo")
+}
+
+fn open_at(traffic: &Traffic, path: &str) -> Option<TcpStream> {
     let mut stream = connect(traffic)?;
-    stream.write_all(upgrade_request("/echo", "").as_bytes()).ok()?;
+    stream.write_all(upgrade_request(path, "").as_bytes()).ok()?;
     let _ = stream.read(&mut [0; 1000]);
     Some(stream)
 }
@@ -232,6 +378,45 @@ fn send_for_ever(traffic: &Traffic, wire: &[u8]) {
                 break;
             }
             at = (at + written.unwrap_or(0)) % wire.len();
+        }
+    }
+}
+
+/// Reads what comes, and sends as much as the server takes, on a path where that is limited.
+fn over_its_rate(traffic: &Traffic, number: u64) {
+    let path = ["/limited", "/strict"][number as usize % 2];
+    let wire = client_frame(0x81, b"once more").repeat(100);
+    while traffic.goes_on() {
+        let Some(mut stream) = open_at(traffic, path) else { continue };
+        let end = Instant::now() + Duration::from_secs(2);
+        // What is written in part is garbage from there on, which ends it too.
+        while Instant::now() < end && is_there(&stream.write(&wire)) {
+            if !is_there(&stream.read(&mut [0; 4096])) {
+                break;
+            }
+        }
+    }
+}
+
+fn no_json(traffic: &Traffic, number: u64) {
+    let mut random = Random::new(number);
+    while traffic.goes_on() {
+        let Some(mut stream) = open_at(traffic, "/sum") else { continue };
+        let mut text = b"[1, 2, 3]".to_vec();
+        let at = random.below(text.len());
+        text[at] = b"[]{}\",:"[random.below(7)];
+        if stream.write_all(&client_frame(0x81, &text)).is_ok() {
+            read_to_the_end(&mut stream);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Stays until the operator ends it.
+fn kicked(traffic: &Traffic, _: u64) {
+    while traffic.goes_on() {
+        if let Some(mut stream) = open_at(traffic, "/sink") {
+            read_to_the_end(&mut stream);
         }
     }
 }
