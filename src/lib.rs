@@ -118,7 +118,8 @@
 //! ```text
 //! testing/     os, tls, wire, response, cookies, slow, client, visitor, server
 //!              what the tests of programs are written with; feature `testing`
-//! server/      error, pool, router, serve, arrival, process, metrics, tls, acceptor, handle, signals, systemd, listen, builder
+//! server/      error, pool, router, serve, arrival, process, metrics, tls, acceptor, reload, handle, signals, systemd,
+//!              listen, builder
 //!              start and stop; the threads of connections; a connection's requests, in order
 //! controller/  error, executor, settings, rates, histogram, refusal, slowest, stats, prometheus, counters, connection,
 //!              overview, request, request_builder, http, folder, static_files, session, socket, websocket,
@@ -139,7 +140,8 @@
 //! redis/       node, address, settings, frame, resp, slots, trust, fault, secure, socket, dialer, dialect, sequences, history,
 //!              parcel, pending, subscriptions, tally, desk, link, scout, shards, links
 //!              a connection to Redis that is kept, and what goes through it; feature `redis`
-//! net/         peer, socket, os, socket_file, listener, tls, stream, watchdog
+//! net/         peer, socket, os, socket_file, listener, cryptography, ciphertext,
+//!              tls_state, tls, stream, watchdog
 //!              sockets, and the clock that watches them; no protocol
 //! base/        contained, deadline, rate, buckets, rule, shown
 //!              what every floor needs

@@ -252,6 +252,11 @@ fn sighup_has_certificates_read_again_and_ends_the_process_when_no_server_has_an
     program.expect_log("certificates were read again");
     assert!(is_believed(&renewed) && !is_believed(&IDENTITY));
 
+    // A file that is never there to be read keeps nobody from stopping.
+    std::fs::remove_file(&key).unwrap();
+    assert!(Command::new("mkfifo").arg(&key).status().unwrap().success());
+    program.send(Signal::HUP);
+    program.send(Signal::HUP);
     program.send(Signal::TERM);
     assert_eq!(program.line(), "ended");
     program.send(Signal::HUP);

@@ -14,11 +14,14 @@ use std::time::{Duration, Instant};
 
 use common::tls::{HOST, IDENTITY, Identity, TlsWire};
 use common::{
-    DEADLINE, Echo, Folder, Guest, Raw, client_frame, get, header, serve, start, status,
+    DEADLINE, Echo, Folder, Guest, Raw, answer, client_frame, get, header, serve, start, status,
     upgrade_request, wait_until,
 };
 use parking_lot::Mutex;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::crypto::CipherSuiteCommon;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, Tls12CipherSuite};
 use rwf::http::{Route, Server, ServerHandle, Tls};
 use rwf::prelude::*;
 use rwf::stats::Refusal;
@@ -216,7 +219,7 @@ fn certificates_are_read_again_for_new_connections_and_a_failure_keeps_the_old_o
 #[test]
 fn a_configuration_of_the_programs_own_is_used_as_it_is() {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let key = rustls::pki_types::pem::PemObject::from_pem_slice(IDENTITY.key_pem.as_bytes());
+    let key = PemObject::from_pem_slice(IDENTITY.key_pem.as_bytes());
     let config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -268,7 +271,7 @@ impl Authority {
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let mut roots = rustls::RootCertStore::empty();
         roots.add(IDENTITY.certificate.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -599,4 +602,109 @@ fn the_header_of_a_proxy_comes_before_the_handshake() {
         assert_eq!(raw.ask(&get("/")).1, "192.0.2.7:12345 secure=true");
     }
     connect(&server, IDENTITY.client(), HOST).expect_err("it got in without the header");
+}
+
+/// TLS of a program's own whose keys are good for so many records of TLS 1.2: with AES-GCM it is 16,777,216.
+fn good_for(records: u64) -> Tls {
+    let mut provider = rustls::crypto::ring::default_provider();
+    for suite in &mut provider.cipher_suites {
+        if let SupportedCipherSuite::Tls12(usual) = *suite {
+            let common = CipherSuiteCommon {
+                suite: usual.common.suite,
+                hash_provider: usual.common.hash_provider,
+                confidentiality_limit: records,
+            };
+            let limited = Tls12CipherSuite {
+                common,
+                prf_provider: usual.prf_provider,
+                kx: usual.kx,
+                sign: usual.sign,
+                aead_alg: usual.aead_alg,
+            };
+            *suite = SupportedCipherSuite::Tls12(Box::leak(Box::new(limited)));
+        }
+    }
+    let key = PrivateKeyDer::from_pem_slice(IDENTITY.key_pem.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![IDENTITY.certificate.clone()], key);
+    Tls::config(config.unwrap())
+}
+
+#[test]
+fn a_connection_whose_keys_are_used_up_ends_whoever_writes_and_keeps_no_thread_busy() {
+    fn slow_echo(mut socket: Socket) -> Result<(), Error> {
+        while let Some(message) = socket.recv()? {
+            socket.send(message)?;
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+    fn ticker(mut socket: Socket) -> Result<(), Error> {
+        while socket.send("tick").is_ok() {}
+        socket.iter().for_each(drop);
+        Ok(())
+    }
+    let routes = || {
+        vec![
+            route!("/page" => answer(|_| Ok(Response::new().text("page")))),
+            route!("/ticker" => websocket(ticker)),
+            route!("/slow" => websocket(slow_echo)),
+        ]
+    };
+    let short = Duration::from_millis(500);
+    for path in ["/page", "/ticker", "/slow"] {
+        let server = Server::new(routes()).tls(good_for(100)).idle_timeout(short);
+        let server = start(server.open_timeout(short));
+        let config = IDENTITY.client_of(&[&rustls::version::TLS12]);
+        let mut raw = connect(&server, config, HOST).unwrap();
+        if path != "/page" {
+            let (head, _) = raw.ask(&upgrade_request(path, ""));
+            assert_eq!(status(&head), 101, "{head}");
+        }
+        let deadline = Instant::now() + DEADLINE;
+        let mut received = Vec::new();
+        let is_over = |received: &mut Vec<u8>, raw: &mut Raw| {
+            // Several at once, so that the replies of the slow one wait for the watchdog.
+            let asked = match path {
+                "/page" => raw.stream.write_all(get(path).as_bytes()),
+                "/slow" => raw.stream.write_all(&client_frame(0x81, b"x").repeat(3)),
+                _ => Ok(()),
+            };
+            let mut buffer = [0; 4096];
+            let read = raw.stream.read(&mut buffer);
+            received.extend_from_slice(&buffer[..*read.as_ref().unwrap_or(&0)]);
+            asked.is_err() || matches!(read, Ok(0) | Err(_))
+        };
+        while !is_over(&mut received, &mut raw) {
+            assert!(Instant::now() < deadline, "{path}: it goes on without end");
+        }
+        assert!(received.len() > 100, "{path}: little has come: {received:?}");
+        wait_until(&format!("nobody is connected to {path}"), || server.connections().is_empty());
+        let report = server.shutdown().unwrap();
+        assert_eq!(report.running, 0, "{path}");
+        assert!(Instant::now() < deadline, "{path}: the shutdown takes too long");
+    }
+}
+
+#[test]
+fn a_client_that_is_refused_learns_why_although_it_has_sent_more() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let folder = Folder::new();
+    let authorities = folder.write("clients.pem", authority.certificate.pem());
+    let server = server(IDENTITY.tls().require_client_certificates(&authorities).unwrap());
+    let mut raw = connect(&server, stranger.client(&["anna"]), HOST).unwrap();
+    // The server refuses it meanwhile: after a reset a write would fail.
+    for _ in 0..10 {
+        raw.stream.write_all(get("/").as_bytes()).expect("its connection is reset");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let told = loop {
+        if let Err(error) = raw.stream.read(&mut [0; 100]) {
+            break error.to_string();
+        }
+    };
+    assert!(told.contains("received fatal alert"), "{told}");
 }

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{DEADLINE, Echo, Folder, Raw, Wire, answer, get, status, upgrade_request, wait_until};
@@ -345,6 +346,28 @@ fn where_one_place_cannot_be_had_the_server_listens_nowhere() {
     let error = server.spawn().unwrap_err().to_string();
     assert!(error.contains(&taken.local_addr().unwrap().to_string()), "{error}");
     assert!(!path.exists() && TcpStream::connect(free).is_err(), "it listens somewhere");
+}
+
+#[test]
+fn a_file_with_a_relative_path_goes_too_wherever_the_program_is_by_then() {
+    // A process has one folder for all its threads: the other tests are in another process.
+    const CHILD: &str = "RWF_TEST_RELATIVE_PATH";
+    if std::env::var_os(CHILD).is_none() {
+        let own = std::env::current_exe().unwrap();
+        let name = "a_file_with_a_relative_path_goes_too_wherever_the_program_is_by_then";
+        let run = Command::new(own).args(["--exact", name]).env(CHILD, "1").output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+        return;
+    }
+    let folder = Folder::new();
+    std::env::set_current_dir(&folder.0).unwrap();
+    let server = echo().bind_unix("chat.sock").spawn().unwrap();
+    assert!(socket_in(&folder).exists());
+    std::env::set_current_dir("/").unwrap();
+    let began = Instant::now();
+    server.shutdown().unwrap();
+    assert!(!socket_in(&folder).exists(), "the file is left behind");
+    assert!(began.elapsed() < Duration::from_secs(3), "nobody woke it up");
 }
 
 #[test]

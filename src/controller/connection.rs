@@ -349,11 +349,13 @@ impl Connection {
                 return;
             }
             discarded.clear();
-            let read = if is_stopping {
-                self.stream.read(&mut discarded, remaining.min(STOP_QUIET))
+            let (stop, timeout) = if is_stopping {
+                (None, remaining.min(STOP_QUIET))
             } else {
-                self.stream.read_unless(&self.context.stop, &mut discarded, remaining)
+                (Some(&self.context.stop), remaining)
             };
+            // Nobody wants to know what it is, and TLS may have failed.
+            let read = self.stream.read_beneath_tls(stop, &mut discarded, timeout);
             match read {
                 Ok(1..) => {}
                 // It was the stop, or a part of something.

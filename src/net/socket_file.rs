@@ -67,7 +67,9 @@ impl SocketFile {
         let found = look(path).inspect_err(|_| {
             let _ = fs::remove_file(path);
         })?;
-        Ok(Self { path: path.to_owned(), identity: identity(&found) })
+        // The program may be in another folder by the end.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Ok(Self { path, identity: identity(&found) })
     }
 }
 

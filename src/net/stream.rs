@@ -86,14 +86,20 @@ impl Stream {
     /// a part of a TLS record.
     #[inline]
     pub(crate) fn read(&self, buffer: &mut Vec<u8>, timeout: Duration) -> io::Result<usize> {
+        self.limit_reads(timeout)?;
+        self.receive(buffer, timeout, |socket, buffer| {
+            uninterrupted(|| os::read_spare(socket, buffer)).map_err(timed_out)
+        })
+    }
+
+    #[inline]
+    fn limit_reads(&self, timeout: Duration) -> io::Result<()> {
         let micros = timeout.as_secs().saturating_mul(1_000_000);
         let micros = micros.saturating_add(timeout.subsec_micros().into()).max(1000);
         if self.read_timeout.load(Ordering::Relaxed) != micros {
             self.set_read_timeout(micros)?;
         }
-        self.receive(buffer, timeout, |socket, buffer| {
-            uninterrupted(|| os::read_spare(socket, buffer)).map_err(timed_out)
-        })
+        Ok(())
     }
 
     #[cold]
@@ -137,21 +143,26 @@ impl Stream {
         })
     }
 
-    /// Like [`read_unless`](Self::read_unless), of what comes before TLS: the header of a proxy.
+    /// One read of what comes beneath TLS, such as the header of a proxy, and no longer than until `stop` is told if there is
+    /// one.
     ///
     /// # Errors
     ///
-    /// The first two of `read_unless`.
-    pub(crate) fn read_before_tls(
+    /// [`TimedOut`] when nothing came for `timeout`, [`WouldBlock`] when nothing had come by the stop.
+    pub(crate) fn read_beneath_tls(
         &self,
-        stop: &Stop,
+        stop: Option<&Stop>,
         buffer: &mut Vec<u8>,
         timeout: Duration,
     ) -> io::Result<usize> {
-        match self.take_read_before(buffer) {
-            Some(count) => Ok(count),
-            None => self.read_socket_unless(stop, buffer, timeout),
+        if let Some(count) = self.take_read_before(buffer) {
+            return Ok(count);
         }
+        let Some(stop) = stop else {
+            self.limit_reads(timeout)?;
+            return uninterrupted(|| os::read_spare(&self.stream, buffer)).map_err(timed_out);
+        };
+        self.read_socket_unless(stop, buffer, timeout)
     }
 
     fn read_socket_unless(
@@ -189,8 +200,12 @@ impl Stream {
         };
         #[cfg(feature = "tls")]
         if let Some(tls) = self.tls() {
-            tls.finish_flight(|slices| os::send_within(&self.stream, slices, timeout))
-                .map_err(timed_out)?;
+            let deadline = deadline::after(timeout);
+            tls.finish_flight(|slices| {
+                until_taken(deadline::until(deadline), |wait| {
+                    os::send_within(&self.stream, slices, wait)
+                })
+            })?;
             return tls.read(buffer, read, |slices| os::send_patiently(&self.stream, slices));
         }
         #[cfg(not(feature = "tls"))]
@@ -214,20 +229,9 @@ impl Stream {
         slices: &[IoSlice<'_>],
         timeout: Duration,
     ) -> io::Result<usize> {
-        let deadline = deadline::after(timeout);
-        loop {
-            let remaining = deadline::until(deadline);
-            // Tried several times, because a wait may overlook a little room: see `os::wait_writable`.
-            let wait = remaining.min(timeout / 4);
-            match self.send(slices, |socket, slices| os::send_within(socket, slices, wait)) {
-                Err(error) if matches!(error.kind(), Interrupted | WouldBlock | TimedOut) => {
-                    if remaining.is_zero() {
-                        return Err(TimedOut.into());
-                    }
-                }
-                result => return result,
-            }
-        }
+        until_taken(timeout, |wait| {
+            self.send(slices, |socket, slices| os::send_within(socket, slices, wait))
+        })
     }
 
     /// Writes what the kernel takes, for a thread that may wait for the peer: systems where
@@ -382,6 +386,30 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(error) if error.kind() == Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Repeats a write, which is told how long it may wait, until the peer takes something of it, for up to `timeout`.
+///
+/// # Errors
+///
+/// [`TimedOut`] when it took nothing.
+fn until_taken(
+    timeout: Duration,
+    mut write: impl FnMut(Duration) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let deadline = deadline::after(timeout);
+    loop {
+        let remaining = deadline::until(deadline);
+        // Tried several times, because a wait may overlook a little room: see `os::wait_writable`.
+        match write(remaining.min(timeout / 4)) {
+            Err(error) if matches!(error.kind(), Interrupted | WouldBlock | TimedOut) => {
+                if remaining.is_zero() {
+                    return Err(TimedOut.into());
+                }
+            }
             result => return result,
         }
     }

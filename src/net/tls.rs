@@ -5,11 +5,10 @@
 //! seals a piece under the lock and sends it without. What the socket does not take stays here, and goes first the next
 //! time. What TLS has to say by itself, its handshake and its alerts, goes out with the next write, or the reader sends it.
 
+use std::cell::Cell;
 use std::fmt;
-use std::io::ErrorKind::{
-    BrokenPipe, Interrupted, InvalidData, NotConnected, WouldBlock, WriteZero,
-};
-use std::io::{self, BufRead, IoSlice, Write};
+use std::io::ErrorKind::WouldBlock;
+use std::io::{self, IoSlice};
 use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -20,20 +19,9 @@ use parking_lot::{Mutex, MutexGuard};
 use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 use rustls::{Connection, ServerConfig, ServerConnection};
 
-/// The longest record.
-const RECORD: usize = 16 << 10;
-/// By how much a record is longer than what it holds, at most (RFC 8446 §5.2, RFC 5246 §6.2.3).
-const RECORD_OVERHEAD: usize = 32;
-/// How much is sealed at a time: two records. A slow client has so much ciphertext waiting beside its outbox.
-const PIECE: usize = 2 * RECORD;
-/// What is longer than a piece by so much is sealed with it: for the header of a frame alone, a write would be too much.
-const SLACK: usize = 64;
-/// What a read takes to begin with: it grows with what comes at once, and most connections are quiet.
-const FIRST_READ: usize = 512;
-/// What it takes at most: two records.
-const LONGEST_READ: usize = 2 * (RECORD + RECORD_OVERHEAD);
-/// Buffers of ciphertext up to here are kept for the next write.
-const KEPT: usize = 1 << 10;
+use crate::net::ciphertext::Ciphertext;
+pub(crate) use crate::net::tls_state::Stage;
+use crate::net::tls_state::State;
 
 /// TLS of one connection.
 pub(crate) struct Tls {
@@ -76,45 +64,6 @@ fn this_thread() -> usize {
     PLACE.with(|place| std::ptr::from_ref(place).addr())
 }
 
-struct State {
-    stage: Stage,
-    keys: Connection,
-    /// How much ciphertext the next read takes: doubled when a read took as much.
-    read_size: usize,
-    /// How much plaintext is ready to be read.
-    readable: usize,
-    /// Ciphertext that found no room behind plaintext that nobody has read.
-    unopened: Vec<u8>,
-    has_peer_finished: bool,
-    has_finished: bool,
-    output: Output,
-    /// Whether a thread has taken `output` to send it.
-    is_sending: bool,
-}
-
-/// How far a connection has come.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Stage {
-    /// Nothing has arrived at the server.
-    Silent,
-    Handshake,
-    Open,
-    /// The client does not speak TLS: everything passes as it is, for an answer that it understands.
-    Bypassed,
-    Failed(rustls::Error),
-}
-
-/// Ciphertext on its way to the socket.
-#[derive(Default)]
-struct Output {
-    bytes: Vec<u8>,
-    sent: usize,
-    /// How much plaintext was sealed into it.
-    sealed: usize,
-    /// How much of that the writer does not know to be written: with so many bytes its next write begins.
-    owed: usize,
-}
-
 impl Tls {
     /// The server's side of a connection on which nothing has been read.
     ///
@@ -139,21 +88,8 @@ impl Tls {
         Ok(Self::begin(ClientConnection::new(config, name)?.into(), Stage::Handshake))
     }
 
-    fn begin(mut keys: Connection, stage: Stage) -> Self {
-        // What is sealed is taken out at once, so that `PIECE` is the limit.
-        keys.set_buffer_limit(None);
-        let state = State {
-            stage,
-            keys,
-            read_size: FIRST_READ,
-            readable: 0,
-            unopened: Vec::new(),
-            has_peer_finished: false,
-            has_finished: false,
-            output: Output::default(),
-            is_sending: false,
-        };
-        Self { state: Mutex::new(state), holder: AtomicUsize::new(0) }
+    fn begin(keys: Connection, stage: Stage) -> Self {
+        Self { state: Mutex::new(State::new(keys, stage)), holder: AtomicUsize::new(0) }
     }
 
     fn lock(&self) -> Held<'_> {
@@ -184,7 +120,7 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// [`Interrupted`] when something came of which nothing can be read yet, [`InvalidData`] when it is no TLS, and those
+    /// [`Interrupted`](io::ErrorKind::Interrupted) when something came of which nothing can be read yet, [`InvalidData`](io::ErrorKind::InvalidData) when it is no TLS, and those
     /// of `receive`.
     pub(crate) fn read(
         &self,
@@ -233,7 +169,8 @@ impl Tls {
         read
     }
 
-    /// Sends what is left of our part of the handshake: the client answers it when it has it whole.
+    /// Sends what is left of our part of the handshake, as long as `send` takes some of it: the client answers when it has
+    /// it whole.
     ///
     /// # Errors
     ///
@@ -242,10 +179,23 @@ impl Tls {
         &self,
         send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<()> {
-        let mut state = self.lock();
-        let output = if state.stage == Stage::Handshake { state.begin_flush() } else { None };
-        drop(state);
-        output.map_or(Ok(()), |output| self.send(output, &send).map(drop))
+        let begin = || {
+            let mut state = self.lock();
+            if state.stage == Stage::Handshake { state.begin_flush() } else { None }
+        };
+        let is_taken = Cell::new(true);
+        let send = |slices: &[IoSlice<'_>]| {
+            let sent = send(slices);
+            is_taken.set(sent.is_ok());
+            sent
+        };
+        while let Some(output) = begin() {
+            match self.send(output, send) {
+                Err(error) if !is_taken.get() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Writes some of `slices`, as far as `send` takes their ciphertext. A caller that is told that less was written comes
@@ -271,11 +221,16 @@ impl Tls {
                 return send(slices);
             }
             let begun = state.begin_sending(slices, written);
+            // What TLS says about a failure.
+            let last = if begun.is_err() { state.begin_flush() } else { None };
             drop(state);
-            let step = match begun {
-                Ok(Some(output)) => self.send(output, &send),
-                Ok(None) => return Ok(written),
-                Err(error) => Err(error),
+            let step = match (begun, last) {
+                (Ok(Some(output)), _) => self.send(output, &send),
+                (Ok(None), _) => return Ok(written),
+                (Err(error), last) => {
+                    last.map(|output| self.send(output, &send));
+                    Err(error)
+                }
             };
             match step {
                 Ok(count) => written += count,
@@ -313,7 +268,7 @@ impl Tls {
     /// left and no plaintext was.
     fn send(
         &self,
-        mut output: Output,
+        mut output: Ciphertext,
         send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let sent = send(&[IoSlice::new(output.unsent())]);
@@ -328,215 +283,6 @@ impl Tls {
     }
 }
 
-impl State {
-    /// A read had room for `room` bytes of ciphertext.
-    fn note_received(&mut self, received: &io::Result<usize>, room: usize) {
-        match received {
-            Ok(count) if *count == room => {
-                self.read_size = (2 * self.read_size).min(LONGEST_READ);
-            }
-            // Nothing comes: what a burst needed is given back.
-            Err(_) => self.read_size = FIRST_READ,
-            Ok(_) => {}
-        }
-    }
-
-    /// What can be read without the socket, if that is anything: plaintext, the end, or why there will be none.
-    fn read_opened(&mut self, buffer: &mut Vec<u8>) -> Option<io::Result<usize>> {
-        if self.readable > 0 {
-            return Some(Ok(self.take_plaintext(buffer)));
-        }
-        if self.has_peer_finished {
-            return Some(Ok(0));
-        }
-        match &self.stage {
-            Stage::Failed(error) => Some(Err(io::Error::new(InvalidData, error.clone()))),
-            _ => None,
-        }
-    }
-
-    /// Appends what is ready to `buffer`, as far as there is room.
-    fn take_plaintext(&mut self, buffer: &mut Vec<u8>) -> usize {
-        let start = buffer.len();
-        while self.readable > 0 && buffer.len() < buffer.capacity() {
-            let mut reader = self.keys.reader();
-            // What it could say instead is known from `process_new_packets`.
-            let opened = reader.fill_buf().unwrap_or_default();
-            let count = opened.len().min(buffer.capacity() - buffer.len());
-            buffer.extend_from_slice(&opened[..count]);
-            reader.consume(count);
-            self.readable = if count == 0 { 0 } else { self.readable.saturating_sub(count) };
-        }
-        buffer.len() - start
-    }
-
-    /// Appends the plaintext of what has arrived to `buffer`, as far as there is room.
-    fn open(&mut self, mut arrived: Vec<u8>, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let (start, mut fed) = (buffer.len(), 0);
-        while fed < arrived.len()
-            && !self.has_peer_finished
-            && matches!(self.stage, Stage::Handshake | Stage::Open)
-        {
-            match self.keys.read_tls(&mut &arrived[fed..]) {
-                Ok(count) => fed += count,
-                // There is too much plaintext, for which there is no room.
-                Err(_) if self.readable > 0 => {
-                    arrived.drain(..fed);
-                    self.unopened = arrived;
-                    break;
-                }
-                Err(error) => {
-                    self.stage = Stage::Failed(rustls::Error::General(error.to_string()));
-                    break;
-                }
-            }
-            match self.keys.process_new_packets() {
-                Ok(state) => {
-                    self.readable = state.plaintext_bytes_to_read();
-                    self.has_peer_finished = state.peer_has_closed();
-                    if !self.keys.is_handshaking() {
-                        self.stage = Stage::Open;
-                    }
-                }
-                Err(error) => self.stage = Stage::Failed(error),
-            }
-            self.take_plaintext(buffer);
-        }
-        if buffer.len() > start {
-            return Ok(buffer.len() - start);
-        }
-        self.read_opened(buffer).unwrap_or_else(|| Err(Interrupted.into()))
-    }
-
-    fn has_output(&self) -> bool {
-        self.output.is_left() || self.keys.wants_write()
-    }
-
-    /// Takes what TLS has to say by itself, unless somebody writes, who sends it too.
-    fn begin_flush(&mut self) -> Option<Output> {
-        if self.is_sending || self.output.owed > 0 || !self.has_output() {
-            return None;
-        }
-        self.is_sending = true;
-        Some(self.take_output())
-    }
-
-    /// Takes what is to be sent next, behind which a piece of `slices` is sealed, from `written` on, if none is there.
-    fn begin_sending(
-        &mut self,
-        slices: &[IoSlice<'_>],
-        written: usize,
-    ) -> io::Result<Option<Output>> {
-        if self.is_sending {
-            // The reader does, which does not wait for the socket.
-            return Err(WouldBlock.into());
-        }
-        if self.output.owed == 0 {
-            self.seal(slices, written)?;
-        }
-        if !self.has_output() {
-            return Ok(None);
-        }
-        self.is_sending = true;
-        Ok(Some(self.take_output()))
-    }
-
-    fn take_output(&mut self) -> Output {
-        self.collect_output();
-        mem::take(&mut self.output)
-    }
-
-    /// Takes what rustls has to send.
-    fn collect_output(&mut self) {
-        while self.keys.wants_write() {
-            // Nothing goes wrong with a write to memory.
-            let _ = self.keys.write_tls(&mut self.output.bytes);
-        }
-    }
-
-    /// Seals the next piece of `slices` behind `written` bytes.
-    fn seal(&mut self, slices: &[IoSlice<'_>], written: usize) -> io::Result<()> {
-        let left = slices.iter().map(|slice| slice.len()).sum::<usize>() - written;
-        if left == 0 {
-            return Ok(());
-        }
-        match self.stage {
-            Stage::Open | Stage::Bypassed => {}
-            Stage::Failed(_) => return Err(io::Error::new(BrokenPipe, "TLS has failed")),
-            Stage::Silent | Stage::Handshake => {
-                return Err(io::Error::new(NotConnected, "the TLS handshake is not complete"));
-            }
-        }
-        let piece = if left <= PIECE + SLACK { left } else { PIECE };
-        self.output.bytes.reserve(piece + piece.div_ceil(RECORD) * RECORD_OVERHEAD);
-        let mut sealed = 0;
-        // One record after the other, so that they have one buffer of rustls in turn.
-        while sealed < piece {
-            let [first, second] = part(slices, written + sealed, RECORD.min(piece - sealed));
-            let count = match second {
-                [] => self.keys.writer().write(first)?,
-                _ => {
-                    let both = [IoSlice::new(first), IoSlice::new(second)];
-                    self.keys.writer().write_vectored(&both)?
-                }
-            };
-            if count == 0 {
-                return Err(WriteZero.into());
-            }
-            self.collect_output();
-            sealed += count;
-            (self.output.sealed, self.output.owed) = (sealed, sealed);
-        }
-        Ok(())
-    }
-}
-
-impl Output {
-    fn unsent(&self) -> &[u8] {
-        self.bytes.get(self.sent..).unwrap_or_default()
-    }
-
-    fn is_left(&self) -> bool {
-        self.sent < self.bytes.len()
-    }
-
-    /// The socket took `count` bytes: how much more plaintext counts as written. It is the same share of what was sealed,
-    /// so that a slow client is seen to take something, and all of it only when nothing is left.
-    fn note_sent(&mut self, count: usize) -> usize {
-        self.sent += count;
-        let left = self.bytes.len() - self.sent;
-        let owed = (self.sealed * left).div_ceil(self.bytes.len().max(1)).min(self.owed);
-        let written = self.owed - owed;
-        self.owed = owed;
-        if left == 0 {
-            self.sent = 0;
-            self.bytes.clear();
-            if self.bytes.capacity() > KEPT {
-                self.bytes = Vec::new();
-            }
-        }
-        written
-    }
-}
-
-/// Up to `room` bytes of `slices` behind `skipped` ones, or what stands in two of them.
-fn part<'a>(slices: &'a [IoSlice<'_>], skipped: usize, room: usize) -> [&'a [u8]; 2] {
-    let (mut skipped, mut room) = (skipped, room);
-    let mut part = [&[][..]; 2];
-    let mut places = part.iter_mut();
-    for slice in slices {
-        let rest = slice.get(skipped..).unwrap_or_default();
-        skipped = skipped.saturating_sub(slice.len());
-        if rest.is_empty() || room == 0 {
-            continue;
-        }
-        let Some(place) = places.next() else { break };
-        *place = &rest[..rest.len().min(room)];
-        room -= place.len();
-    }
-    part
-}
-
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").finish_non_exhaustive()
@@ -546,10 +292,13 @@ impl fmt::Debug for Tls {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::ciphertext::KEPT;
+    use crate::net::tls_state::{FIRST_READ, LONGEST_READ, PIECE};
     use rustls::pki_types::{PrivateKeyDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
     use std::cell::RefCell;
-    use std::io::Read;
+    use std::io::ErrorKind::{BrokenPipe, Interrupted, InvalidData, NotConnected};
+    use std::io::{Read, Write};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Both ends, and what is on its way from ours to the client's.
@@ -677,7 +426,7 @@ mod tests {
                 received.extend(ends.receive());
                 assert!(received.len() <= written + PIECE, "more has arrived than can be owed");
             }
-            assert_eq!(ends.server.state.lock().output.bytes.len(), 0, "all counts as written");
+            assert_eq!(ends.server.state.lock().output.len(), 0, "all counts as written");
             assert!(received == all, "with room for {room} at a time");
         }
     }
@@ -705,7 +454,7 @@ mod tests {
         let all = bytes(1 << 20);
         assert_eq!(ends.write(&[&all[..10], &all[10..]]).unwrap(), all.len());
         assert!(ends.receive() == all);
-        let kept = ends.server.state.lock().output.bytes.capacity();
+        let kept = ends.server.state.lock().output.buffer().capacity();
         assert!(kept <= KEPT, "{kept} bytes are kept for nothing");
     }
 
@@ -815,7 +564,7 @@ mod tests {
         });
         let error = error.expect("10,000 requests for new keys are taken");
         assert_eq!(error.kind(), InvalidData);
-        let waiting = ends.server.state.lock().output.bytes.len();
+        let waiting = ends.server.state.lock().output.len();
         assert!(waiting < 1_000, "{waiting} bytes wait");
         ends.room.store(9_000, Ordering::Relaxed);
         assert_eq!(ends.write(&[b"waits"]).unwrap(), 5, "what was sealed before goes out");
@@ -841,6 +590,27 @@ mod tests {
             received.extend(ends.receive());
         }
         assert!((0..200_u8).flat_map(|round| [round; 300]).eq(received));
+    }
+
+    #[test]
+    fn a_flight_goes_on_as_long_as_the_socket_takes_a_little_of_it() {
+        let mut ends = Ends::new();
+        let hello = ends.sent_by_client();
+        ends.room.store(0, Ordering::Relaxed);
+        let read = ends.read(&mut Vec::with_capacity(5000), &hello);
+        assert_eq!(read.unwrap_err().kind(), Interrupted);
+        let error = ends.server.finish_flight(|slices| ends.send(slices)).unwrap_err();
+        assert_eq!(error.kind(), WouldBlock);
+        let calls = Cell::new(0);
+        let little = |slices: &[IoSlice<'_>]| {
+            calls.set(calls.get() + 1);
+            ends.room.store(9, Ordering::Relaxed);
+            ends.send(slices)
+        };
+        ends.server.finish_flight(little).unwrap();
+        assert!(calls.get() > 20, "it took all in {} calls", calls.get());
+        ends.receive();
+        assert!(!ends.client.is_handshaking());
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore};
 
 use crate::base::rule::Unfit;
 use crate::base::shown::Shown;
+use crate::net::cryptography::provider;
 
 /// Whose certificates are believed.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +47,7 @@ impl Trust {
             name: "Cluster::redis",
             reason: format!("cannot work with TLS: {error}"),
         };
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(unfit)?
             .with_root_certificates(roots)

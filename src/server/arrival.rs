@@ -47,7 +47,7 @@ fn read(
     let read = if remaining.is_zero() {
         Err(io::ErrorKind::TimedOut.into())
     } else {
-        connection.stream.read_before_tls(&connection.context.stop, &mut part, remaining)
+        connection.stream.read_beneath_tls(Some(&connection.context.stop), &mut part, remaining)
     };
     header.append(&mut part);
     match read {

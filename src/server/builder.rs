@@ -24,6 +24,7 @@ use crate::server::error::Error;
 use crate::server::handle::{NOWHERE, ServerHandle, Threads};
 use crate::server::listen::{Place, Places};
 use crate::server::process;
+use crate::server::reload::Reloader;
 use crate::server::router::{Route, Router};
 use crate::server::signals::{Arrived, Signals};
 #[cfg(all(unix, feature = "systemd"))]
@@ -454,7 +455,10 @@ impl Server {
         let manager = Manager::from_env().map(Arc::new);
         let server = self.start(manager.clone())?;
         // Not before, because a start that fails must change nothing: until here signals do what they did before.
-        let mut signals = Signals::listen(server.reloads_at_hangup())
+        let reloader = server
+            .reloader()
+            .map_err(|source| Error::System { what: "thread for SIGHUP", source })?;
+        let mut signals = Signals::listen(reloader.is_some())
             .map_err(|source| Error::System { what: "signal handler", source })?;
         contained(|| {
             log::debug!(
@@ -467,7 +471,7 @@ impl Server {
         }
         let signal = loop {
             match signals.wait() {
-                Arrived::Hangup => server.reload_at_hangup(),
+                Arrived::Hangup => reloader.iter().for_each(Reloader::order),
                 Arrived::Termination(signal) => break signal,
             }
         };

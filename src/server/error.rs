@@ -92,7 +92,9 @@ impl fmt::Display for Error {
             Self::Listen { address, source } => {
                 write!(f, "cannot listen on {address}")?;
                 if source.kind() == io::ErrorKind::AddrInUse {
-                    f.write_str(": another program does; stop it, or listen elsewhere")?;
+                    f.write_str(
+                        ": another program does, or this one; stop it, or listen elsewhere",
+                    )?;
                 }
                 Ok(())
             }

@@ -1,6 +1,7 @@
 //! A running server: where it listens, and how it is stopped.
 
 use std::fmt;
+use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,6 +22,9 @@ use crate::net::listener::{AcceptWaker, Accepted, LocalAddr};
 use crate::server::acceptor::Connections;
 use crate::server::error::Error;
 use crate::server::process::Counting;
+#[cfg(feature = "tls")]
+use crate::server::reload;
+use crate::server::reload::Reloader;
 #[cfg(feature = "tls")]
 use crate::server::tls::TlsConfig;
 
@@ -260,40 +264,22 @@ impl ServerHandle {
     /// has a configuration of the program's own.
     #[cfg(feature = "tls")]
     pub fn reload_tls(&self) -> Result<(), Error> {
-        let address = self.address();
-        let reloaded = match &self.running.connections.tls {
-            Some(tls) => tls.reload(),
-            None => {
-                let reason = "is not set, and there is nothing to read again".to_owned();
-                Err(Error::Setting { name: "tls", reason })
-            }
-        };
-        match &reloaded {
-            Ok(()) => contained(|| {
-                log::info!(target: "rwf::server", "certificates were read again address={address}");
-            }),
-            Err(error) => contained(|| {
-                log::error!(
-                    target: "rwf::server",
-                    "certificates stay as they were address={address}: {error}"
-                );
-            }),
-        };
-        reloaded
+        reload::read_again(&self.running.connections, &self.address())
     }
 
-    /// Whether SIGHUP has a meaning for the server.
-    pub(crate) fn reloads_at_hangup(&self) -> bool {
+    /// What SIGHUP has to do for the server, if that is anything.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no thread for it.
+    pub(crate) fn reloader(&self) -> io::Result<Option<Reloader>> {
         #[cfg(feature = "tls")]
-        return self.running.connections.tls.as_ref().is_some_and(TlsConfig::has_files);
-        #[cfg(not(feature = "tls"))]
-        return false;
-    }
-
-    /// SIGHUP has come.
-    pub(crate) fn reload_at_hangup(&self) {
-        #[cfg(feature = "tls")]
-        let _ = self.reload_tls();
+        if self.running.connections.tls.as_ref().is_some_and(TlsConfig::has_files) {
+            let (connections, address) = (Arc::clone(&self.running.connections), self.address());
+            let read_again = move || drop(reload::read_again(&connections, &address));
+            return Reloader::start(read_again).map(Some);
+        }
+        Ok(None)
     }
 
     /// The name of the session cookie, if there is one.

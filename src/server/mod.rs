@@ -9,6 +9,7 @@ pub(crate) mod listen;
 pub(crate) mod metrics;
 pub(crate) mod pool;
 pub(crate) mod process;
+pub(crate) mod reload;
 pub(crate) mod router;
 pub(crate) mod serve;
 pub(crate) mod signals;

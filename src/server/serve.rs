@@ -178,7 +178,11 @@ impl<'a> Exchange<'a> {
                         self.connection.linger(MAX_LINGER);
                     }
                 }
-                (Err(error), Stage::Failed(_)) => self.refuse_tls("TLS", error),
+                (Err(error), Stage::Failed(_)) => {
+                    self.refuse_tls("TLS", error);
+                    // The alert tells the client why, which may have sent more than was read.
+                    self.connection.linger(MAX_LINGER);
+                }
                 (Err(error), Stage::Handshake) if error.kind() == io::ErrorKind::TimedOut => {
                     self.refuse_tls("TLS", &"the handshake took too long");
                 }

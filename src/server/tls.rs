@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustls::client::verify_server_name;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::danger::ClientCertVerifier;
@@ -19,6 +19,7 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 
+use crate::net::cryptography::provider;
 use crate::net::tls;
 use crate::server::error::Error;
 
@@ -39,6 +40,9 @@ use crate::server::error::Error;
 ///
 /// It is TLS 1.3 and 1.2, with ALPN `http/1.1`, and tickets by which clients come back without the whole handshake;
 /// where clients show certificates there are no tickets, so that each handshake looks at them.
+///
+/// The cryptography is that of `ring`, or what the program has chosen for its whole process
+/// ([`CryptoProvider::install_default`](rustls::crypto::CryptoProvider::install_default)) before it makes this.
 ///
 /// The files are read once, and again when the server is told to: by SIGHUP under [`run`](crate::http::Server::run), by
 /// [`reload_tls`](crate::http::ServerHandle::reload_tls) under [`spawn`](crate::http::Server::spawn). Connections that are open
@@ -356,10 +360,6 @@ impl Clients {
         let verifier = builder.build().map_err(|error| wrong(&authorities, &error))?;
         Ok(Self { authorities, may_have_none, verifier })
     }
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
 }
 
 /// All certificates of a server, for clients that say which host they want, and for others.

@@ -1,11 +1,11 @@
-//! What the peers have for TLS: rustls as it comes, with its own choice of cryptography.
+//! What the peers have for TLS: rustls as it comes, with its own choice of cryptography, or with that of rwf.
 
 use std::env;
 use std::error::Error;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -15,10 +15,18 @@ pub fn server_config() -> Result<Option<Arc<ServerConfig>>, Box<dyn Error>> {
     let [certificate, key] = files.as_slice() else { return Ok(None) };
     let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_file(key)?;
-    // The workspace has the cryptography of rwf too, so that rustls knows no default.
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let provider = chosen_provider().unwrap_or_else(aws_lc_rs::default_provider);
+    let config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     Ok(Some(Arc::new(config)))
+}
+
+/// What `CRYPTOGRAPHY` asks for. The workspace has two, so that rustls knows no default of its own.
+pub fn chosen_provider() -> Option<CryptoProvider> {
+    match &*env::var("CRYPTOGRAPHY").ok()? {
+        "ring" => Some(ring::default_provider()),
+        _ => Some(aws_lc_rs::default_provider()),
+    }
 }

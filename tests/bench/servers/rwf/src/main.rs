@@ -92,6 +92,9 @@ fn main() -> Result<(), Box<dyn StdError>> {
     let server = Server::new(routes).max_connections(20_000).bind(("127.0.0.1", port));
     #[cfg(feature = "tls")]
     let server = {
+        if let Some(provider) = bench_tls::chosen_provider() {
+            provider.install_default().map_err(|_| "there is one already")?;
+        }
         let [certificate, key] = [2, 3].map(|at| std::env::args().nth(at).unwrap_or_default());
         server.tls(rwf::http::Tls::files(certificate, key)?)
     };
