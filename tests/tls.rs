@@ -22,6 +22,7 @@ use rustls::crypto::CipherSuiteCommon;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, Tls12CipherSuite};
+use rwf::controller::Websocket;
 use rwf::http::{Route, Server, ServerHandle, Tls};
 use rwf::prelude::*;
 use rwf::stats::Refusal;
@@ -472,6 +473,38 @@ fn a_goodbye_comes_after_the_close_frame_and_an_end_without_one_is_abnormal() {
         assert_eq!(ends.recv_timeout(DEADLINE).unwrap().0, 1006, "case {case}");
         rude.expect_end();
     }
+}
+
+#[test]
+fn the_goodbye_leaves_time_to_answer_the_close_first() {
+    fn leave(_: Socket) -> Result<(), Error> {
+        Ok(())
+    }
+    let routes = vec![route!("/leave" => websocket(leave)), route!("/echo" => Echo)];
+    let server = start(
+        Server::new(routes).websocket(Websocket::new().max_message_size(1000)).tls(IDENTITY.tls()),
+    );
+    for (path, code) in [("/leave", 1000), ("/echo", 1009)] {
+        let mut raw = open(server.local_addr(), path);
+        if code == 1009 {
+            raw.send(&client_frame(0x82, &[0; 1001]));
+        }
+        assert_eq!(raw.close_frame().0, code);
+        raw.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let read = raw.stream.read(&mut [0; 100]);
+        let kind = read.expect_err("the goodbye comes before the answer").kind();
+        assert!(matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{kind:?}");
+        raw.stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        raw.send_close(code, "");
+        let began = Instant::now();
+        raw.expect_end();
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(2), "{path}: the goodbye took {took:?}");
+        drop(raw);
+        wait_until("it is over", || server.connections().is_empty());
+    }
+    let report = server.shutdown().unwrap();
+    assert_eq!((report.cut, report.running), (0, 0), "{report:?}");
 }
 
 #[test]

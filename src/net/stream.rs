@@ -356,6 +356,10 @@ impl Stream {
     /// Ends both directions, waking whoever waits on them.
     pub(crate) fn cut(&self) {
         if !self.was_cut.swap(true, Ordering::SeqCst) {
+            #[cfg(feature = "tls")]
+            if let Some(tls) = self.tls() {
+                tls.finish_at_once(|slices| os::send_now(&self.stream, slices));
+            }
             let _ = self.stream.shutdown(Shutdown::Both);
         }
     }

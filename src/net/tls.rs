@@ -93,7 +93,10 @@ impl Tls {
     }
 
     fn lock(&self) -> Held<'_> {
-        let state = self.state.lock();
+        self.hold(self.state.lock())
+    }
+
+    fn hold<'a>(&'a self, state: MutexGuard<'a, State>) -> Held<'a> {
         self.holder.store(this_thread(), Ordering::Relaxed);
         Held { state, holder: &self.holder }
     }
@@ -262,6 +265,22 @@ impl Tls {
         }
         drop(state);
         self.write(&[], send).map(drop)
+    }
+
+    /// Says goodbye if that takes no wait: nobody writes, and nothing is half sent.
+    pub(crate) fn finish_at_once(&self, send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>) {
+        if self.is_held_here() {
+            return;
+        }
+        let Some(state) = self.state.try_lock() else { return };
+        let mut state = self.hold(state);
+        if state.stage != Stage::Open || mem::replace(&mut state.has_finished, true) {
+            return;
+        }
+        state.keys.send_close_notify();
+        let output = state.begin_flush();
+        drop(state);
+        output.map(|output| self.send(output, send));
     }
 
     /// One call of `send` with what was taken: how much plaintext is written by it. It is [`WouldBlock`] where a part is

@@ -93,6 +93,9 @@ const FAILURE_PATIENCE: Duration = Duration::from_secs(1);
 const MAX_LATE_STEPS: usize = 1000;
 /// How often to look for the client's close after the read was interrupted, when reads do not wait any more.
 const INTERRUPTED_PAUSE: Duration = Duration::from_millis(20);
+/// For how long a client that has broken the rules is silent before its answer to the close is taken for sent. It is well
+/// above a round-trip.
+const ANSWER_QUIET: Duration = Duration::from_millis(500);
 
 impl Reader {
     /// `rest` are the bytes that came behind the request; `session` is what the client's session may send.
@@ -549,10 +552,17 @@ impl Reader {
         while self.end.is_none() {
             self.advance_with_care(None);
         }
-        let done = if self.stream.read_is_interrupted() {
+        let is_interrupted = self.stream.read_is_interrupted();
+        let done = if is_interrupted || self.outbox.leaves_end_to_reader() {
+            if !is_interrupted && matches!(self.end, Some(End::Violation)) {
+                self.read_until_quiet();
+            }
             let done = self.outbox.wait_until_done();
             // The watchdog ends that wait.
             self.stream.finish_within(Duration::MAX);
+            if !is_interrupted {
+                self.read_to_the_end();
+            }
             done
         } else {
             self.read_to_the_end();
@@ -563,6 +573,22 @@ impl Reader {
             !done.has_failed && (matches!(self.end, Some(End::Close(_))) || !self.stream.was_cut());
         self.stream.cut();
         Outcome { is_clean, received: self.outbox.received.messages(), done }
+    }
+
+    /// Reads and forgets what is left of a violation, and the client's close, which cannot be told apart: until it has had
+    /// a moment to answer.
+    fn read_until_quiet(&self) {
+        let mut discarded = Vec::with_capacity(4096);
+        loop {
+            discarded.clear();
+            match self.stream.read(&mut discarded, ANSWER_QUIET) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && !self.outbox.is_over() => {
+                }
+                _ => return,
+            }
+        }
     }
 
     /// Reads and forgets until the client ends its stream. Closing before that could send a reset, which would eat

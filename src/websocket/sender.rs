@@ -319,7 +319,10 @@ impl Outbox {
     /// this was the first.
     pub(crate) fn seal(self: &Arc<Self>, close: Close, cause: Cause) -> bool {
         let frame = Frame::close(&close);
-        self.seal_with((close, cause), Some(frame), Ending::Outbox)
+        // Many clients cannot answer over TLS once they were told that the server's stream has ended.
+        let is_answered = cause == Cause::Client || !self.stream.is_secure();
+        let ending = if is_answered { Ending::Outbox } else { Ending::Reader };
+        self.seal_with((close, cause), Some(frame), ending)
     }
 
     /// Like [`seal`](Self::seal), without a close frame: for a client that ended without one.
@@ -366,6 +369,16 @@ impl Outbox {
             questions.abandon();
         }
         true
+    }
+
+    /// Whether it is for the reader to end the stream, when everything was written and the client has answered.
+    pub(crate) fn leaves_end_to_reader(&self) -> bool {
+        self.state.lock().rest.ending == Ending::Reader
+    }
+
+    /// Whether everything was written, or given up.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.lock().is_over()
     }
 
     /// Waits for the end of a sealed outbox: everything written, or given up. When the watchdog has cut the socket,
