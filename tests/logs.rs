@@ -5,14 +5,19 @@ mod common;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use std::{fmt, fs, io};
 
+use common::tls::TlsWire;
 use common::{Guest, Raw, client_frame, header, start, status, upgrade_request, wait_until};
 use parking_lot::Mutex;
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rwf::controller::{Rate, Websocket};
-use rwf::http::Server;
+use rwf::http::{Server, Tls};
 use rwf::prelude::*;
 
 /// Keeps all lines of this process, and apart their targets with their first words.
@@ -555,6 +560,35 @@ fn each_line_has_a_target_that_stays() {
     let known = ["rwf::server ", "rwf::connection ", "rwf::http ", "rwf::websocket "];
     let unknown = targets.iter().find(|target| !known.iter().any(|one| target.starts_with(one)));
     assert_eq!(unknown, None, "handlers log nothing here");
+}
+
+/// Panics in place of a certificate.
+#[derive(Debug)]
+struct Panics;
+
+impl ResolvesServerCert for Panics {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        panic!("there is no certificate");
+    }
+}
+
+#[test]
+fn a_panic_in_the_programs_own_tls_is_a_line_that_names_the_connection() {
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Panics));
+    let server = start(Server::new(vec![]).tls(Tls::config(config)));
+    let wire = TlsWire::connect(server.local_addr()).unwrap();
+    let peer = wire.socket.local_addr().unwrap();
+    let mut line = String::new();
+    wait_until("it is in the log", || {
+        let named = lines("a connection panicked").into_iter();
+        line = named.filter(|line| line.ends_with(&format!(" peer={peer}"))).collect();
+        !line.is_empty()
+    });
+    assert!(line.starts_with("ERROR ") && connection(&line) > 0, "{line}");
 }
 
 #[test]

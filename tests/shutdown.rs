@@ -124,6 +124,27 @@ fn kept(address: SocketAddr) -> Raw {
 }
 
 #[test]
+fn requests_that_have_arrived_before_the_shutdown_are_all_answered() {
+    for round in 0..20 {
+        let server = start(Server::new(vec![route!("/" => Echo)]));
+        let mut clients: Vec<_> = (0..20).map(|_| kept(server.local_addr())).collect();
+        // Longer than what is read at first of one who was idle.
+        let cookie = "x".repeat(2000);
+        let request = format!("GET /none HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n");
+        for client in &mut clients {
+            client.send(request.as_bytes());
+        }
+        let report = shut_down(server);
+        for client in &mut clients {
+            let (head, _) = client.response();
+            assert!(matches!(status(&head), 404 | 503), "round {round}: {head}");
+        }
+        drop(clients);
+        report.recv_timeout(DEADLINE).unwrap();
+    }
+}
+
+#[test]
 fn a_client_that_uploads_during_the_shutdown_reads_a_whole_503() {
     for round in 0..50 {
         let server = start(Server::new(vec![route!("/" => Echo)]).max_body_size(usize::MAX));

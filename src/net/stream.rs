@@ -64,6 +64,14 @@ impl Stream {
         self.tls.as_deref()
     }
 
+    /// Whether it has. No client that does not speak TLS has come further than its request.
+    pub(crate) fn has_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        return false;
+    }
+
     /// Whether the client speaks TLS.
     pub(crate) fn is_secure(&self) -> bool {
         #[cfg(feature = "tls")]

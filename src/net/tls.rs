@@ -12,7 +12,6 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 #[cfg(feature = "redis")]
@@ -26,42 +25,48 @@ use crate::net::tls_state::State;
 /// TLS of one connection.
 pub(crate) struct Tls {
     state: Mutex<State>,
-    /// The thread that holds the lock, by [`this_thread`]; zero for nobody.
-    holder: AtomicUsize,
 }
 
 /// The state, while its lock is held.
-struct Held<'a> {
-    state: MutexGuard<'a, State>,
-    holder: &'a AtomicUsize,
+struct Held<'a>(MutexGuard<'a, State>);
+
+thread_local! {
+    /// Whether this thread holds the lock of a connection, of whichever.
+    static IS_HOLDING: Cell<bool> = const { Cell::new(false) };
+}
+
+impl<'a> Held<'a> {
+    fn new(state: MutexGuard<'a, State>) -> Self {
+        IS_HOLDING.set(true);
+        Self(state)
+    }
 }
 
 impl Deref for Held<'_> {
     type Target = State;
 
     fn deref(&self) -> &State {
-        &self.state
+        &self.0
     }
 }
 
 impl DerefMut for Held<'_> {
     fn deref_mut(&mut self) -> &mut State {
-        &mut self.state
+        &mut self.0
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.holder.store(0, Ordering::Relaxed);
+        IS_HOLDING.set(false);
     }
 }
 
-/// What no other thread has that is alive.
-fn this_thread() -> usize {
-    thread_local! {
-        static PLACE: u8 = const { 0 };
-    }
-    PLACE.with(|place| std::ptr::from_ref(place).addr())
+/// Whether the calling thread is in the middle of something under such a lock. rustls logs while it has the keys, if somebody in
+/// the program's tree has it do so; and a logger of the program's may send, to this very client, or to one whose
+/// thread does the same.
+fn is_holding() -> bool {
+    IS_HOLDING.get()
 }
 
 impl Tls {
@@ -89,22 +94,11 @@ impl Tls {
     }
 
     fn begin(keys: Connection, stage: Stage) -> Self {
-        Self { state: Mutex::new(State::new(keys, stage)), holder: AtomicUsize::new(0) }
+        Self { state: Mutex::new(State::new(keys, stage)) }
     }
 
     fn lock(&self) -> Held<'_> {
-        self.hold(self.state.lock())
-    }
-
-    fn hold<'a>(&'a self, state: MutexGuard<'a, State>) -> Held<'a> {
-        self.holder.store(this_thread(), Ordering::Relaxed);
-        Held { state, holder: &self.holder }
-    }
-
-    /// Whether the calling thread holds the lock already. rustls logs while it has the keys, if somebody in the program's tree
-    /// has it do so; and a logger of the program's may send, to this very client.
-    fn is_held_here(&self) -> bool {
-        self.holder.load(Ordering::Relaxed) == this_thread()
+        Held::new(self.state.lock())
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -212,7 +206,7 @@ impl Tls {
         slices: &[IoSlice<'_>],
         send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        if self.is_held_here() {
+        if is_holding() {
             // Somebody else tries again, as with a client that takes nothing now.
             return Err(WouldBlock.into());
         }
@@ -253,11 +247,12 @@ impl Tls {
         &self,
         send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<()> {
-        if self.is_held_here() {
+        if is_holding() {
             return Err(WouldBlock.into());
         }
         let mut state = self.lock();
-        if state.stage != Stage::Open {
+        // Behind a write that was given up there is no end in good order.
+        if state.stage != Stage::Open || state.output.is_owed() {
             return Ok(());
         }
         if !mem::replace(&mut state.has_finished, true) {
@@ -269,12 +264,13 @@ impl Tls {
 
     /// Says goodbye if that takes no wait: nobody writes, and nothing is half sent.
     pub(crate) fn finish_at_once(&self, send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>) {
-        if self.is_held_here() {
+        if is_holding() {
             return;
         }
         let Some(state) = self.state.try_lock() else { return };
-        let mut state = self.hold(state);
-        if state.stage != Stage::Open || mem::replace(&mut state.has_finished, true) {
+        let mut state = Held::new(state);
+        let is_amid = state.stage != Stage::Open || state.is_sending || state.output.is_owed();
+        if is_amid || mem::replace(&mut state.has_finished, true) {
             return;
         }
         state.keys.send_close_notify();
@@ -633,6 +629,20 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_write_that_was_given_up_there_is_no_goodbye() {
+        let mut ends = Ends::open();
+        ends.room.store(500, Ordering::Relaxed);
+        let written = ends.write(&[&bytes(10_000)]).unwrap();
+        assert!(written < 10_000, "the socket has taken all");
+        ends.room.store(usize::MAX, Ordering::Relaxed);
+        ends.server.finish(|slices| ends.send(slices)).unwrap();
+        ends.server.finish_at_once(|slices| ends.send(slices));
+        assert!(ends.wire.borrow().len() <= 500, "something follows");
+        ends.receive();
+        assert!(ends.client.reader().read(&mut [0]).is_err(), "it ends in good order");
+    }
+
+    #[test]
     fn nothing_is_sealed_before_the_handshake_and_a_request_is_no_handshake() {
         let ends = Ends::new();
         assert_eq!(ends.write(&[b"too early"]).unwrap_err().kind(), NotConnected);
@@ -654,13 +664,16 @@ mod tests {
     }
 
     #[test]
-    fn a_logger_of_rustls_that_sends_to_the_same_client_does_not_wait_for_itself() {
-        let ends = Ends::open();
+    fn a_logger_of_rustls_that_sends_waits_neither_for_itself_nor_for_another_one() {
+        let (ends, other) = (Ends::open(), Ends::open());
         let held = ends.server.lock();
         let never = |_: &[IoSlice<'_>]| panic!("it is sent under the lock");
-        let error = ends.server.write(&[IoSlice::new(b"a line")], never).unwrap_err();
-        assert_eq!(error.kind(), WouldBlock);
-        assert_eq!(ends.server.finish(never).unwrap_err().kind(), WouldBlock);
+        for server in [&ends.server, &other.server] {
+            let error = server.write(&[IoSlice::new(b"a line")], never).unwrap_err();
+            assert_eq!(error.kind(), WouldBlock);
+            assert_eq!(server.finish(never).unwrap_err().kind(), WouldBlock);
+            server.finish_at_once(never);
+        }
         drop(held);
         assert_eq!(ends.write(&[b"a line"]).unwrap(), 6);
     }

@@ -178,7 +178,10 @@ impl Connections {
             let Self { context, router, .. } = &*guard.connections;
             let opening = deadline::after(context.settings.open_timeout);
             if guard.connections.learn_peer(&connection, opening) {
-                serve(&connection, router, opening);
+                let served = contained(|| serve(&connection, router, opening));
+                if served.is_none() {
+                    note_panic(&connection);
+                }
             }
             // A controller may have kept the request, and with it the socket.
             connection.stream.cut();
@@ -397,6 +400,15 @@ impl Open {
         self.leave(&entry.connection.peer());
         Some(entry)
     }
+}
+
+/// Handlers have their own line: this is code of the program in its configuration of TLS, or a fault of ours.
+#[cold]
+fn note_panic(connection: &Connection) {
+    let (id, peer) = (connection.id, connection.peer());
+    contained(|| {
+        log::error!(target: "rwf::server", "a connection panicked connection={id} peer={peer}");
+    });
 }
 
 /// Takes a connection off the list when its thread ends, in whatever way.

@@ -146,7 +146,8 @@ impl<'a> Exchange<'a> {
                 }
                 Ok(0) => return Err(rejection(Status::BAD_REQUEST, "the request ends midway")),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A record of TLS comes in parts.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => is_last = false,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => is_last = true,
                 Err(error) if error.kind() == io::ErrorKind::TimedOut && phase != Phase::Idle => {
                     return Err(rejection(Status::REQUEST_TIMEOUT, "the request took too long"));

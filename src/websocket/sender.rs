@@ -320,7 +320,7 @@ impl Outbox {
     pub(crate) fn seal(self: &Arc<Self>, close: Close, cause: Cause) -> bool {
         let frame = Frame::close(&close);
         // Many clients cannot answer over TLS once they were told that the server's stream has ended.
-        let is_answered = cause == Cause::Client || !self.stream.is_secure();
+        let is_answered = cause == Cause::Client || !self.stream.has_tls();
         let ending = if is_answered { Ending::Outbox } else { Ending::Reader };
         self.seal_with((close, cause), Some(frame), ending)
     }
