@@ -149,12 +149,12 @@ fn a_node_hears_what_is_there_and_nothing_else() {
         (heard("rwf:session:@alice"), heard("rwf:topic:room"), heard("rwf:topic:hall")),
         (2, 1, 1)
     );
-    assert_eq!(a.count("subscriptions"), 4, "two of the node, a session, a topic");
+    assert_eq!(a.count("subscriptions"), 6, "four of the node, a session, a topic");
     drop(first);
     let (bob, id) = a.connect("bob");
     assert_eq!(heard("rwf:session:@alice"), 2, "one of its tabs is there still");
     drop((second, bob, third));
-    a.wait_until("the node hears its own two channels", |a| a.count("subscriptions") == 2);
+    a.wait_until("the node hears its own channels alone", |a| a.count("subscriptions") == 4);
     let is_left = || {
         (heard("rwf:session:@alice"), heard("rwf:session:@bob"), heard("rwf:topic:room"))
             == (0, 0, 0)

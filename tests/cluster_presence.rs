@@ -309,6 +309,10 @@ fn what_the_network_swallows_is_told_later_and_the_difference_alone() {
     watch.wait_for(&mut a, &there.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(watch.take(), ["-@user3/room"]);
     b.wait_until_connected(true);
+    // The program has sent nothing, and so nothing of its own is missing.
+    assert!(a.count("missed") > 0, "nothing was swallowed");
+    let gaps = a.ask("gaps");
+    assert!(!gaps.contains("did not get here"), "{gaps}");
 }
 
 #[test]

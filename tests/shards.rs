@@ -85,7 +85,7 @@ fn every_kind_of_receiver_is_reached_over_all_shards_once_and_in_the_order_of_it
     }
     drop((clients, others));
     for node in [&mut a, &mut b, &mut c] {
-        node.wait_until("it hears its own two channels", |node| node.count("subscriptions") == 2);
+        node.wait_until("it hears its own channels alone", |node| node.count("subscriptions") == 4);
         let names = ["lost", "missed", "repeated", "unknown", "unanswered", "reconnects"];
         assert_eq!(counts(node, names), [0; 6], "{}", node.log());
     }
@@ -315,12 +315,13 @@ fn a_dead_master_that_brings_nothing_of_two_nodes_hides_neither_from_the_other()
     let of_node = |node: &mut Node| {
         let status = node.ask("status");
         let (_, id) = status.split_once("node: Some(").expect("it has joined");
-        shards.master_of(&format!("rwf:node:{}", &id[..16]))
+        ["node", "notices"].map(|kind| shards.master_of(&format!("rwf:{kind}:{}", &id[..16])))
     };
-    // A node has its name, and so its master, by chance.
+    // A node has its name, and so its masters, by chance.
     let (mut a, mut b, dead) = loop {
         let [mut a, mut b] = [0, 1].map(|_| Node::start(&url, &settings));
-        let used = [shards.master_of("rwf:all"), of_node(&mut a), of_node(&mut b)];
+        let used =
+            [of_node(&mut a), of_node(&mut b), [shards.master_of("rwf:notices"); 2]].concat();
         if let Some(free) = (0..3).find(|master| !used.contains(master)) {
             break (a, b, free);
         }

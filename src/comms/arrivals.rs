@@ -167,6 +167,7 @@ impl Arrivals for Mailroom {
             Event::Risen { after } => Gap::Back { after },
             Event::Missed { from, channel, count } => {
                 let comms = gaps::receivers(self.channels.way(&channel));
+                let Some(comms) = comms else { return };
                 Gap::Missed { from, count, comms }
             }
             Event::Unpublished { count } => Gap::Unpublished { count },

@@ -402,7 +402,7 @@ impl Cluster {
             dialer,
             node,
             &channels.node(node),
-            &channels.all(),
+            &[channels.all(), channels.notices(), channels.notices_for(node)],
             self.settings.clone(),
             Arc::new(mailroom),
         );

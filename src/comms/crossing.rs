@@ -127,14 +127,14 @@ mod with_redis {
     /// Tells another node something of who comes and who goes.
     pub(crate) fn tell(joined: &Joined, node: NodeId, notice: &Notice) {
         let letter = Letter::Notice(notices::write(notice));
-        let to = Target::Connection(ConnectionId::on(node, 0)).into();
-        joined.post(&joined.channels.node(node), envelope::seal(&to, &letter));
+        joined
+            .post(&joined.channels.notices_for(node), envelope::seal(&Target::All.into(), &letter));
     }
 
     /// Tells all nodes, this one included.
     pub(crate) fn tell_all(joined: &Joined, notice: &Notice) {
         let letter = Letter::Notice(notices::write(notice));
-        joined.post(&joined.channels.all(), envelope::seal(&Target::All.into(), &letter));
+        joined.post(&joined.channels.notices(), envelope::seal(&Target::All.into(), &letter));
     }
 
     /// Whether some who are meant may be on other nodes.

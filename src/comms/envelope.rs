@@ -193,6 +193,7 @@ pub(crate) fn open(way: Way, node: NodeId, bytes: &[u8]) -> Option<(Receivers, L
     let kind = reader.byte()?;
     let target = match way {
         Way::To(target) => target,
+        Way::Notices => Target::All,
         Way::Connection => Target::Connection(ConnectionId::on(node, reader.number()?)),
     };
     let mut except = Vec::new();

@@ -158,14 +158,15 @@ impl State {
     }
 }
 
-/// Those of this node whom a channel leads to.
-pub(crate) fn receivers(way: Option<Way>) -> Comms {
+/// Those of this node whom a channel leads to; nobody for what nodes tell each other.
+pub(crate) fn receivers(way: Option<Way>) -> Option<Comms> {
     let comms = match way {
         Some(Way::To(target)) => Comms::to(target),
         // Which connection it was is in the message that did not come.
         Some(Way::Connection) | None => Comms::notify(),
+        Some(Way::Notices) => return None,
     };
-    comms.on_this_node()
+    Some(comms.on_this_node())
 }
 
 /// As a line for the log of a program.

@@ -112,6 +112,8 @@ pub(crate) enum Way {
     To(Target),
     /// One connection of this node, which the message itself names.
     Connection,
+    /// No connection: nodes tell each other something.
+    Notices,
 }
 
 impl Channels {
@@ -132,6 +134,17 @@ impl Channels {
     /// One node's, for its connections.
     pub(crate) fn node(&self, node: NodeId) -> String {
         format!("{}:node:{node}", self.prefix)
+    }
+
+    /// For what a node tells all nodes of its own accord. Apart from [`all`](Self::all), so that the program does not hear
+    /// of one that was missed as of a message of its own.
+    pub(crate) fn notices(&self) -> String {
+        format!("{}:notices", self.prefix)
+    }
+
+    /// For what it tells one node.
+    pub(crate) fn notices_for(&self, node: NodeId) -> String {
+        format!("{}:notices:{node}", self.prefix)
     }
 
     pub(crate) fn session(&self, session: &SessionId) -> String {
@@ -160,7 +173,9 @@ impl Channels {
         let rest = channel.strip_prefix(&*self.prefix)?.strip_prefix(':')?;
         match rest.split_once(':') {
             None if rest == "all" => Some(Way::To(Target::All)),
+            None if rest == "notices" => Some(Way::Notices),
             Some(("node", _)) => Some(Way::Connection),
+            Some(("notices", _)) => Some(Way::Notices),
             Some(("session", session)) => Some(Way::To(Target::Session(session.parse().ok()?))),
             Some(("topic", topic)) => Some(Way::To(Target::Topic(topic.to_owned()))),
             _ => None,

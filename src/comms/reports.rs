@@ -237,7 +237,7 @@ impl Reports {
 }
 
 fn has_room(joined: &Joined, node: NodeId) -> bool {
-    joined.link.has_room_for(&joined.channels.node(node))
+    joined.link.has_room_for(&joined.channels.notices_for(node))
 }
 
 impl Asker {

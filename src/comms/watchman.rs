@@ -124,12 +124,13 @@ impl Watchman {
 
     /// What leads to a node, or to all.
     fn channel(&self, to: Option<NodeId>) -> String {
-        to.map_or_else(|| self.joined.channels.all(), |node| self.joined.channels.node(node))
+        let channels = &self.joined.channels;
+        to.map_or_else(|| channels.notices(), |node| channels.notices_for(node))
     }
 
     /// Whether all can be told something: of a Redis Cluster, one master brings that.
     fn reaches_all(&self) -> bool {
-        self.joined.link.is_up_for(&self.joined.channels.all())
+        self.joined.link.is_up_for(&self.joined.channels.notices())
     }
 
     fn is_idle(&self) -> bool {

@@ -26,14 +26,14 @@ impl Links {
         dialer: Dialer,
         node: NodeId,
         channel: &str,
-        common: &str,
+        common: &[String],
         settings: Settings,
         arrivals: Arc<dyn Arrivals>,
     ) -> Result<Self, NoLink> {
         let (to, will) = (dialer.clone(), Arc::clone(&arrivals));
         let link = Link::new(to, node, channel, settings.clone(), will, None, Arc::default());
         link.subscriptions.want(channel);
-        link.subscriptions.want(common);
+        common.iter().for_each(|channel| link.subscriptions.want(channel));
         match link.start() {
             Ok(threads) => Ok(Self::One(link, Mutex::new(threads))),
             Err(NoLink::Fault(fault)) if fault == Fault::redis_cluster(true) => {

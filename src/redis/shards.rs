@@ -83,7 +83,7 @@ impl Shards {
         seed: Dialer,
         node: NodeId,
         channel: &str,
-        common: &str,
+        common: &[String],
         settings: Settings,
         arrivals: Arc<dyn Arrivals>,
     ) -> Result<Arc<Self>, NoLink> {
@@ -123,7 +123,7 @@ impl Shards {
             state.shards = links.iter().map(shard).collect();
         }
         shards.want(channel);
-        shards.want(common);
+        common.iter().for_each(|channel| shards.want(channel));
         let started = shards.start_all(&links);
         if started.is_err() {
             let _ = shards.stop(Duration::ZERO);
