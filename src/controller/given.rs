@@ -33,7 +33,8 @@ where
     message = "a function of a `Socket` is no controller by itself",
     label = "write `websocket(…)` around this",
     note = "a WebSocket endpoint that is a function is `websocket(f)`, with an \
-            `fn(Socket) -> Result<(), Error>`"
+            `fn(Socket) -> Result<(), Error>`",
+    note = "a closure that answers HTTP says what it takes: `|_: &Request|`"
 )]
 pub trait Wrapped {
     /// Never to be called.
