@@ -4,13 +4,14 @@
 mod common;
 
 use std::collections::{BTreeSet, HashMap};
+use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use std::{fmt, fs, io};
 
 use common::tls::TlsWire;
-use common::{Guest, Raw, client_frame, header, start, status, upgrade_request, wait_until};
+use common::{Guest, Raw, client_frame, get, header, start, status, upgrade_request, wait_until};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -337,6 +338,28 @@ fn the_lines_of_two_tabs_of_a_session_are_told_apart() {
 }
 
 #[test]
+fn the_name_of_a_controller_is_one_value_whatever_it_is() {
+    struct Pair<A, B>(PhantomData<(A, B)>);
+    #[async_trait]
+    impl<A: Send + Sync, B: Send + Sync> Controller for Pair<A, B> {
+        async fn handle(&self, _: &Request) -> Result<Response, Error> {
+            Ok(Response::new())
+        }
+    }
+    lines("");
+    let pair = Pair::<u8, String>(PhantomData);
+    let server = start(Server::new(vec![route!("/named/pair" => pair)]));
+    let mut client = Raw::connect(server.local_addr());
+    for (path, value) in
+        [("/named/nobody", "none"), ("/named/pair", "\"Pair<u8, alloc::string::String>\"")]
+    {
+        client.ask(&get(path));
+        let answer = line(path);
+        assert!(answer.contains(&format!(" controller={value} took=")), "{answer}");
+    }
+}
+
+#[test]
 fn nothing_that_a_client_sends_makes_a_second_line_or_moves_the_terminal() {
     lines("");
     let server = start(Server::new(vec![route!("/seven/:what" => Doing)]));
@@ -446,7 +469,7 @@ fn a_controllers_error_is_one_line_whatever_its_text_and_its_causes() {
     lines("");
     let server = start(Server::new(vec![route!("/nine/:what" => Doing)]));
     let text = r#"it's "bad"\r\nERROR forged: \u{1b}[31mred\u{85}ERROR forged too"#;
-    Raw::connect(server.local_addr()).ask(&common::get("/nine/forge"));
+    Raw::connect(server.local_addr()).ask(&get("/nine/forge"));
     let said = line("/nine/forge");
     assert!(said.ends_with(&format!(": {text}")), "{said:?}");
 
@@ -544,7 +567,7 @@ fn each_line_has_a_target_that_stays() {
     client.close_frame();
     drop(client);
     wait_until("there is room", || server.stats().connections.now == 0);
-    Raw::connect(server.local_addr()).ask(&common::get("/thirteen/answer"));
+    Raw::connect(server.local_addr()).ask(&get("/thirteen/answer"));
     server.shutdown().unwrap();
     let targets = logger().1.lock().clone();
     for expected in [

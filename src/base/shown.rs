@@ -1,5 +1,6 @@
 //! What clients and controllers say, as people get to see it: on one line, without control characters, and not too long.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 /// The longest value of a client, in characters: a path, a header.
@@ -42,6 +43,13 @@ impl<T: fmt::Display> Shown<T> {
         write!(line, "{}", self.what)?;
         let length = line.length;
         if length > self.max { write!(f, "…({length})") } else { Ok(()) }
+    }
+}
+
+impl Shown<&str> {
+    /// The name of a type or a function of the program's, as a field of the log: `Pair<A, B>` is one word in quotes alone.
+    pub(crate) fn name(name: &str) -> Cow<'_, str> {
+        if name.contains(' ') { format!("{name:?}").into() } else { name.into() }
     }
 }
 

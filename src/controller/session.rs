@@ -338,10 +338,11 @@ impl Session {
 
     #[inline(never)]
     fn log_begin(&self) {
-        let (label, name, connection) = (&self.outbox.label, self.name, &self.connection);
+        let (label, connection) = (&self.outbox.label, &self.connection);
         log::info!(
             target: "rwf::websocket",
-            "websocket connected {label} controller={name} peer={}",
+            "websocket connected {label} controller={} peer={}",
+            Shown::name(self.name),
             connection.peer()
         );
     }

@@ -347,7 +347,7 @@ impl<'a> Exchange<'a> {
     /// One line for each request. The query stays out of it: tokens travel there.
     fn log(&self, request: &Request, name: &str, response: &mut Response, took: Duration) {
         let (method, path) = (request.method(), Shown::value(request.path()));
-        let (id, peer) = (self.connection.id, self.connection.peer());
+        let (name, id, peer) = (Shown::name(name), self.connection.id, self.connection.peer());
         let note = response.take_note();
         let note = note.map_or_else(String::new, |note| format!(": {}", Shown::text(note)));
         let status = response.status_code().code();
@@ -422,9 +422,9 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// The name of a route's controller.
+/// The name of a route's controller; one word where there is none, as in all values of the log.
 fn name_of(route: Option<&Route>) -> &'static str {
-    route.map_or("no route", Route::name)
+    route.map_or("none", Route::name)
 }
 
 #[inline(never)]
