@@ -160,6 +160,8 @@ impl fmt::Write for Escaping<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::refusal::Refusal;
+    use crate::controller::slowest::Call;
     use crate::websocket::close::Cause;
     use crate::websocket::traffic::Traffic;
 
@@ -188,7 +190,7 @@ mod tests {
             "rwf_messages_received_total{route=\"/chat\"} 6",
             "rwf_sent_bytes_total{route=\"/chat\"} 10",
             "rwf_messages_lost_total 2",
-            "rwf_websockets_closed_total{cause=\"slow-receiver\"} 1",
+            "rwf_websockets_closed_total{cause=\"slow_receiver\"} 1",
             "rwf_refusals_total{reason=\"origin\"} 0",
             "# TYPE rwf_handler_seconds histogram",
             "rwf_handler_seconds_bucket{le=\"0.00001\"} 0",
@@ -198,6 +200,16 @@ mod tests {
             "rwf_handler_seconds_count 0",
         ] {
             assert!(text.lines().any(|other| other == line), "{line:?} is missing in {text}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_labels_are_of_one_style() {
+        let causes = Cause::ALL.iter().map(ToString::to_string);
+        let refusals = Refusal::ALL.iter().map(ToString::to_string);
+        let calls = Call::ALL.iter().map(ToString::to_string);
+        for word in causes.chain(refusals).chain(calls) {
+            assert!(word.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{word:?}");
         }
     }
 

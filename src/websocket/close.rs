@@ -199,14 +199,14 @@ impl Cause {
     }
 }
 
-/// One word, as it stands in the log.
+/// One word, as it stands in the log and in metrics: `slow_receiver`.
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Client => "client",
             Self::Program => "program",
             Self::Shutdown => "shutdown",
-            Self::SlowReceiver => "slow-receiver",
+            Self::SlowReceiver => "slow_receiver",
             Self::Silent => "silent",
             Self::Stalled => "stalled",
             Self::Violation => "violation",
