@@ -185,7 +185,9 @@ fn a_question_is_answered_by_the_client_that_was_asked() {
     for (sent, received) in [
         ("hello", r#"received Text("hello")"#),
         ("rwf-answer", r#"received Text("rwf-answer")"#),
-        ("rwf-answer 1", r#"received Text("rwf-answer 1")"#),
+        ("rwf-answer 1 ", r#"received Text("rwf-answer 1 ")"#),
+        ("rwf-answer 1\r", r#"received Text("rwf-answer 1\r")"#),
+        ("rwf-answer +1\nno", r#"received Text("rwf-answer +1\nno")"#),
         ("rwf-answer x\nno", r#"received Text("rwf-answer x\nno")"#),
         ("rwf-answer \nno", r#"received Text("rwf-answer \nno")"#),
     ] {
@@ -203,6 +205,34 @@ fn a_question_is_answered_by_the_client_that_was_asked() {
     }
     raw.send_text("next");
     assert_eq!(raw.text_frame(), r#"received Text("next")"#, "late answers are no messages");
+}
+
+#[test]
+fn an_answer_may_be_empty_and_its_first_line_ends_as_lines_do() {
+    let (server, mut raw) = one(Websocket::new());
+    let comms = server.comms().websocket(7);
+    for (behind_number, answer) in [
+        ("", ""),
+        ("\n", ""),
+        ("\r\n", ""),
+        ("\nyes", "yes"),
+        ("\r\nyes\r\nyes", "yes\r\nyes"),
+        ("\n\r\n", "\r\n"),
+    ] {
+        for first in [0x81, 0x82] {
+            let comms = comms.clone();
+            let asking = thread::spawn(move || comms.request("?", DEADLINE));
+            let question = raw.text_frame();
+            let number = question.split([' ', '\n']).nth(1).unwrap();
+            let sent = format!("rwf-answer {number}{behind_number}");
+            raw.send_frame(first, sent.as_bytes());
+            let expected = match first {
+                0x81 => Message::from(answer),
+                _ => Message::from(answer.as_bytes().to_vec()),
+            };
+            assert_eq!(join("the question", asking), Ok(expected), "to {sent:?}");
+        }
+    }
 }
 
 #[test]

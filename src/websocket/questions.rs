@@ -131,9 +131,16 @@ impl Questions {
 fn parse(message: &Message) -> Option<(u64, Message)> {
     let payload = message.as_bytes();
     let rest = payload.strip_prefix(ANSWER)?;
-    let digits = rest.iter().take(MAX_DIGITS + 1).position(|byte| *byte == b'\n')?;
+    let digits = rest.iter().take(MAX_DIGITS).take_while(|byte| byte.is_ascii_digit()).count();
     let number = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
-    let answer = ANSWER.len() + digits + 1..;
+    let line_end = match rest[digits..] {
+        // An answer without a text.
+        [] => 0,
+        [b'\n', ..] => 1,
+        [b'\r', b'\n', ..] => 2,
+        _ => return None,
+    };
+    let answer = ANSWER.len() + digits + line_end..;
     let answer = match message {
         Message::Text(text) => Text::from(&text[answer]).into(),
         Message::Binary(bytes) => Message::Binary(bytes.slice(answer)),
