@@ -1,5 +1,6 @@
 //! Why a server could not start, stop, or take a connection over.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::{fmt, io};
 
@@ -88,7 +89,14 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address { address, .. } => write!(f, "cannot resolve the address {address}"),
+            Self::Address { address, .. } => {
+                write!(f, "cannot resolve the address {address}")?;
+                f.write_str(if has_port(address) {
+                    ""
+                } else {
+                    ": the port is missing; add one, as \":8000\""
+                })
+            }
             Self::Listen { address, source } => {
                 write!(f, "cannot listen on {address}")?;
                 if source.kind() == io::ErrorKind::AddrInUse {
@@ -123,6 +131,15 @@ impl fmt::Display for Error {
             ),
         }
     }
+}
+
+/// Whether an address may have a port, as far as its text shows it.
+fn has_port(address: &str) -> bool {
+    let text = address.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    // A pair, say, has one.
+    let Some(text) = text else { return true };
+    let is_ip = text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    text.contains(':') && !is_ip
 }
 
 impl fmt::Debug for Error {

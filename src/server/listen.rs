@@ -111,3 +111,27 @@ impl Places {
         self.places.into_iter().map(|place| place.listen(settings)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_port_is_an_error_that_says_so() {
+        for (address, has_no_port) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("[::1]", true),
+            ("localhost", true),
+            ("127.0.0.1:http", false),
+            ("127.0.0.1:80000", false),
+        ] {
+            let mut places = Places::default();
+            places.add(Place::resolve(&address));
+            let error = places.listen(&Settings::default()).unwrap_err().to_string();
+            let begin = format!("cannot resolve the address {address:?}");
+            let says = error.contains("the port is missing");
+            assert!(error.starts_with(&begin) && says == has_no_port, "{address}: {error}");
+        }
+    }
+}
