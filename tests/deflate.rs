@@ -339,6 +339,21 @@ fn a_message_of_just_the_limit_is_taken_and_one_byte_more_is_not() {
 }
 
 #[test]
+fn the_reason_of_a_compressed_frame_over_the_limit_says_which_setting_limits_it() {
+    for (settings, setting) in [
+        (Websocket::new().max_message_size(16_384), "max_message_size 16384"),
+        (Websocket::new().max_frame_size(16_384), "max_frame_size 16384"),
+    ] {
+        let server = start(Server::new(echo_in_every_style()).websocket(settings));
+        let mut client = Client::open(&server, "/function");
+        client.raw.send(&client_frame(0xc1, &[0; 23_410])[..100]);
+        let (code, reason) = client.raw.close_frame();
+        let says = reason.contains("compressed frame of 23410 bytes") && reason.contains(setting);
+        assert!(code == 1009 && says, "{code} {reason:?}");
+    }
+}
+
+#[test]
 fn a_message_of_just_the_limit_that_does_not_compress_is_taken() {
     let settings = Websocket::new().max_message_size(100_000).outbox_bytes(1 << 20);
     let server = start(Server::new(echo_in_every_style()).websocket(settings));

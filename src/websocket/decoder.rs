@@ -313,7 +313,16 @@ impl Decoder {
         let longer = if is_compressed { max_frame_size / 8 + COMPRESSED_OVERHEAD } else { 0 };
         let most = max_frame_size.saturating_add(longer);
         if length > most {
-            let reason = format!("a frame of {length} bytes is over the limit of {most}");
+            let reason = if is_compressed {
+                let is_frames = max_frame_size != max_message_size;
+                let name = if is_frames { "max_frame_size" } else { "max_message_size" };
+                format!(
+                    "a compressed frame of {length} bytes is over the limit of {most}: {name} \
+                     {max_frame_size}, and an eighth"
+                )
+            } else {
+                format!("a frame of {length} bytes is over the limit of {most}")
+            };
             return Err(Close::new(CloseCode::MESSAGE_TOO_BIG, reason));
         }
         if is_compressed {
