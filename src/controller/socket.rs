@@ -158,8 +158,19 @@ impl Socket {
 
     /// The messages, as they come, until the WebSocket is over.
     ///
+    /// The loop has the socket meanwhile: to answer in it, take its [`client`](Self::client) before, or write
+    /// `while let Some(message) = socket.recv()?` instead.
+    ///
     /// ```
     /// use rwf::prelude::*;
+    ///
+    /// fn echo(mut socket: Socket) -> Result<(), Error> {
+    ///     let client = socket.client();
+    ///     for message in socket.iter() {
+    ///         client.send(message)?;
+    ///     }
+    ///     Ok(())
+    /// }
     ///
     /// fn log_all(mut socket: Socket) -> Result<(), Error> {
     ///     for message in socket.iter() {
@@ -167,7 +178,7 @@ impl Socket {
     ///     }
     ///     Ok(())
     /// }
-    /// # let _ = websocket(log_all);
+    /// # let _ = (websocket(echo), websocket(log_all));
     /// ```
     pub fn iter(&mut self) -> Iter<'_> {
         Iter { socket: self }
