@@ -20,7 +20,7 @@ use common::{
 use parking_lot::Mutex;
 use rustls::crypto::CipherSuiteCommon;
 use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite, Tls12CipherSuite};
 use rwf::controller::Websocket;
 use rwf::http::{Route, Server, ServerHandle, Tls};
@@ -158,6 +158,23 @@ fn a_name_that_no_client_asks_for_is_an_error_that_says_what_to_write_instead() 
     assert!(error.contains("two certificates") && error.contains("\"localhost\""), "{error}");
 }
 
+/// A key of a curve that is not taken.
+const P521_KEY: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIHuAgEAMBAGByqGSM49AgEGBSuBBAAjBIHWMIHTAgEBBEIBloo3DcWt1GwME+D5
+dUkApu2rDDz/1j42ejXjEPaMqPQ+pREZ6kxr3qn2uyUkCCYzJVWk2Y0xCDP6xYJK
+qndVBjChgYkDgYYABAFLUaoK5ZHttq6vyHfWpsCu4XzMIBhRERl4VcdgalMA84a3
+UD6mMK4g7+XSFJvqAnGc9d18ZcL9fRUy6l7C8m1JkgG0+aNDxxqlCpiFm5Kt14jc
+Ccn7BA3JBmvNm0puvErAwm2YveMVhO3LZNfniJ0LaMKYCEp8yhyoLBs+xfOxgFsm
+mQ==
+-----END PRIVATE KEY-----
+";
+
+/// What a PEM file holds, in bytes.
+fn der(pem: &str) -> Vec<u8> {
+    pem::from_buf(&mut pem.as_bytes()).unwrap().unwrap().1
+}
+
 #[test]
 fn a_start_that_cannot_work_names_the_file_and_what_is_wrong_with_it() {
     let folder = Folder::new();
@@ -171,6 +188,16 @@ fn a_start_that_cannot_work_names_the_file_and_what_is_wrong_with_it() {
         .write("nonsense.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----");
     let encrypted = IDENTITY.key_pem.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
     let encrypted = folder.write("encrypted.pem", encrypted);
+    let formerly_encrypted = IDENTITY
+        .key_pem
+        .replace("KEY-----\n", "KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,5B72\n\n");
+    let formerly_encrypted = folder.write("formerly.pem", formerly_encrypted);
+    let p521 = folder.write("p521.pem", P521_KEY);
+    let marked_certificate =
+        folder.write("marked.pem", format!("\u{feff}{}", IDENTITY.certificate_pem));
+    let marked_key = folder.write("marked.key", format!("\u{feff}{}", IDENTITY.key_pem));
+    let der_certificate = folder.write("cert.der", der(&IDENTITY.certificate_pem));
+    let der_key = folder.write("key.der", der(&IDENTITY.key_pem));
     let missing = folder.0.join("missing.pem");
     for (certificate, key, file, reason) in [
         (&missing, &key, "missing.pem", "No such file"),
@@ -182,6 +209,12 @@ fn a_start_that_cannot_work_names_the_file_and_what_is_wrong_with_it() {
         (&certificate, &empty, "empty.pem", "no private key"),
         (&certificate, &certificate, "cert.pem", "no private key"),
         (&certificate, &encrypted, "encrypted.pem", "encrypted"),
+        (&certificate, &formerly_encrypted, "formerly.pem", "encrypted"),
+        (&certificate, &p521, "p521.pem", "P-256 or P-384"),
+        (&marked_certificate, &key, "marked.pem", "byte order mark"),
+        (&certificate, &marked_key, "marked.key", "byte order mark"),
+        (&der_certificate, &key, "cert.der", "`-inform DER`"),
+        (&certificate, &der_key, "key.der", "`-inform DER`"),
         (&certificate, &other, "other.pem", "not the key of the certificate in"),
     ] {
         let error = Tls::files(certificate, key).unwrap_err().to_string();

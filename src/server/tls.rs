@@ -84,7 +84,8 @@ struct Clients {
 
 impl Tls {
     /// A certificate, followed by those that lead to its authority, and its private key, each in a PEM file: what Let's
-    /// Encrypt calls `fullchain.pem` and `privkey.pem`. The key is not encrypted, and is of ECDSA, Ed25519 or RSA.
+    /// Encrypt calls `fullchain.pem` and `privkey.pem`. The key is not encrypted. It is one of ECDSA over P-256 or P-384, of
+    /// Ed25519, or of RSA with 2,048 to 4,096 bits; other cryptography than `ring`'s may take more.
     ///
     /// # Errors
     ///
@@ -303,6 +304,14 @@ impl Pair {
                 wrong(&key, &format!("it is not the key of the certificate in {certificates}"))
             }
             rustls::Error::InvalidCertificate(_) => wrong(&certificates, &error),
+            // What a provider says of a key that it does not take.
+            rustls::Error::General(reason) => wrong(
+                &key,
+                &format!(
+                    "{reason}; take a key of ECDSA over P-256 or P-384, of Ed25519, or of RSA with \
+                     2,048 to 4,096 bits"
+                ),
+            ),
             error => wrong(&key, &error),
         })?;
         Ok(Self { certificates, key, certified: Arc::new(certified) })
@@ -381,7 +390,9 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error>
     let content = read(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
     match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(wrong(path, &"no certificate is in it")),
+        Ok(certificates) if certificates.is_empty() => {
+            Err(wrong(path, &nothing_found("certificate", &content)))
+        }
         Ok(certificates) => Ok(certificates),
         Err(error) => Err(wrong(path, &error)),
     }
@@ -390,12 +401,31 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error>
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let content = read(path)?;
     PrivateKeyDer::from_pem_slice(&content).map_err(|error| match error {
-        pem::Error::NoItemsFound if contains(&content, b"ENCRYPTED PRIVATE KEY") => {
-            wrong(path, &"the private key in it is encrypted; put it there as it is")
+        // The second is how OpenSSL wrote it before PKCS #8.
+        _ if contains(&content, b"ENCRYPTED PRIVATE KEY")
+            || contains(&content, b"Proc-Type: 4,ENCRYPTED") =>
+        {
+            wrong(
+                path,
+                &"the private key in it is encrypted; put it there as `openssl pkey` writes it",
+            )
         }
-        pem::Error::NoItemsFound => wrong(path, &"no private key is in it"),
+        pem::Error::NoItemsFound => wrong(path, &nothing_found("private key", &content)),
         error => wrong(path, &error),
     })
+}
+
+/// That there is no such thing in a file, and why, where that can be seen.
+fn nothing_found(what: &str, content: &[u8]) -> String {
+    const BYTE_ORDER_MARKS: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"];
+    let why = if BYTE_ORDER_MARKS.iter().any(|mark| content.starts_with(mark)) {
+        ": it begins with a byte order mark; save it as plain ASCII"
+    } else if content.first() == Some(&0x30) && !content.is_ascii() {
+        ": it is DER; take PEM, which `openssl` makes of it with `-inform DER`"
+    } else {
+        ""
+    };
+    format!("no {what} is in it{why}")
 }
 
 fn contains(content: &[u8], text: &[u8]) -> bool {
