@@ -58,7 +58,11 @@ pub fn websocket(_: TokenStream) -> TokenStream {
 ///
 /// A type, which is a path whose last name alone begins with a capital, is made with `Default`; an expression is taken
 /// as it is: a value, a function, a closure, or a variant with its enum, `Chat::Public`. In the path, `:name` takes one
-/// segment and a trailing `*name` takes all that is left.
+/// segment, which is not empty, and a trailing `*name` takes all that is left, which may be nothing: `/w/*name` takes
+/// `/w/` and `/w/a/b`. It does not take `/w`, which is another path than `/w/`, with a route of its own.
+///
+/// Where several routes match, the more specific one is taken, in whatever order they stand: a segment as it is comes
+/// before `:name`, and that before `*name`. `Route::new` says more.
 ///
 /// ```
 /// use rwf::prelude::*;

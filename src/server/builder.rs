@@ -375,17 +375,19 @@ impl Server {
     /// use rwf::http::{self, Server, Status, Tls};
     /// use rwf::prelude::*;
     ///
-    /// /// Sends people to the same path over TLS. The host stands here: what a request names as its host is the client's word.
+    /// /// Sends people to the same place over TLS. The host stands here: what a request names as its host is the client's word.
     /// fn to_https(request: &Request) -> Result<Response, Error> {
-    ///     let location = format!("https://chat.example{}", request.path());
+    ///     let mut location = format!("https://chat.example{}", request.path());
+    ///     if !request.query_string().is_empty() {
+    ///         location += &format!("?{}", request.query_string());
+    ///     }
     ///     Ok(Response::new().redirect(location).status(Status::PERMANENT_REDIRECT))
     /// }
     ///
     /// # fn chat(_: Socket) -> Result<(), Error> { Ok(()) }
     /// fn main() -> Result<(), http::Error> {
     ///     let tls = Tls::files("fullchain.pem", "privkey.pem")?;
-    ///     let routes = vec![route!("/" => to_https), route!("/*path" => to_https)];
-    ///     let _http = Server::new(routes).bind("0.0.0.0:80").spawn()?;
+    ///     let _http = Server::new(vec![route!("/*path" => to_https)]).bind("0.0.0.0:80").spawn()?;
     ///     Server::new(vec![route!("/chat" => websocket(chat))]).bind("0.0.0.0:443").tls(tls).run()
     /// }
     /// ```
@@ -432,7 +434,8 @@ impl Server {
     /// It is meant for programs that are a server: it starts `env_logger` if the program has set no logger (level `info`,
     /// unless `RUST_LOG` says otherwise), raises the limit of open files as far as it may, and tells systemd, if that has
     /// started it, that it is ready, alive, and stopping ([the guide](crate::guide::systemd)). Programs that only have
-    /// a server take [`spawn`](Self::spawn).
+    /// a server take [`spawn`](Self::spawn). What is logged before, by a server that was spawned first say, is seen
+    /// where the program has set a logger itself.
     ///
     /// # Errors
     ///
