@@ -361,6 +361,30 @@ impl TestClient {
 
     /// Reads nothing from now on, and has the system take in as little as it can, so that the server finds out soon that
     /// this client does not read.
+    ///
+    /// The server's system buffers too: with default settings some megabytes go out before anything waits, and only then is
+    /// the client slow, or a value replaced. A test that is to see that sets
+    /// [`max_unsent_bytes`](crate::controller::Websocket::max_unsent_bytes), so that it takes a few dozen KiB:
+    ///
+    /// ```
+    /// use rwf::controller::Websocket;
+    /// use rwf::http::Server;
+    /// use rwf::prelude::*;
+    ///
+    /// fn feed(mut socket: Socket) -> Result<(), Error> {
+    ///     socket.iter().for_each(drop);
+    ///     Ok(())
+    /// }
+    ///
+    /// let server = Server::new(vec![route!("/feed" => websocket(feed))]);
+    /// let server = rwf::testing::start(server.websocket(Websocket::new().max_unsent_bytes(16 << 10)));
+    /// let deaf = server.connect("/feed").never_read();
+    /// for price in 0..1000 {
+    ///     server.comms().notify().send_latest("ACME", format!("{price:1000}")).unwrap();
+    /// }
+    /// assert!(server.stats().replaced > 0, "each price has gone out");
+    /// # drop(deaf);
+    /// ```
     pub fn never_read(self) -> SlowReader {
         let stream = self.socket.into_inner().into_stream();
         os::shrink_receive_buffer(&stream);
