@@ -256,7 +256,8 @@ impl Cluster {
         /// The most bytes that wait for Redis, or for each master of a Redis Cluster, and for its confirmation, with an honest
         /// overhead for each message. Default 16 MiB. What does not fit does not get to the other nodes, and is counted as lost. One message always fits.
         max_waiting_bytes: usize
-        /// How long a message waits for Redis to come back. Default 10 s, then it is counted as lost.
+        /// How long a message waits for Redis to come back. Default 10 s, then it is counted as lost. It is published
+        /// when this node is back there: nodes that come back later miss it, and see that.
         max_waiting_age: Duration
     }
 
