@@ -14,10 +14,10 @@
 //! ws.send("hello to everybody in the garden");
 //! ```
 //!
-//! What happens when Redis is ended (`redis-cli shutdown`) and started again the log of both tells. Those on the same port go
-//! on talking. What they say waits for up to ten seconds, and goes to Redis as soon as their own node is back there: the others
-//! hear it if theirs is back by then. Nodes come back up to five seconds apart: a later one misses it, and its clients are told
-//! so with the next message. `redis-cli psubscribe 'chat:*'` shows what crosses.
+//! What happens when Redis is ended (`redis-cli shutdown`) and started again the log of both tells. Those on the same
+//! port go on talking. What they say waits for up to ten seconds, and goes to Redis as soon as their own node is back
+//! there: the others hear it if theirs is back by then. Nodes come back up to five seconds apart: a later one misses
+//! it, and its clients are told so with the next message. `redis-cli psubscribe 'chat:*'` shows what crosses.
 
 use std::env;
 

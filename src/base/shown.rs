@@ -47,7 +47,7 @@ impl<T: fmt::Display> Shown<T> {
 }
 
 impl Shown<&str> {
-    /// The name of a type or a function of the program's, as a field of the log: `Pair<A, B>` is one word in quotes alone.
+    /// The name of a type or a function of the program, as a field of the log: `Pair<A, B>` in quotes.
     pub(crate) fn name(name: &str) -> Cow<'_, str> {
         if name.contains(' ') { format!("{name:?}").into() } else { name.into() }
     }

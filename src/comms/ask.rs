@@ -37,11 +37,12 @@ impl Comms {
     /// });
     /// ```
     ///
-    /// The answer's line ends with `\n` or `\r\n`; where nothing follows it, or it has no end, the answer is empty. A binary
-    /// question begins with the same line, in bytes, and so may an answer. From its first question on, a
+    /// The answer's line ends with `\n` or `\r\n`; where nothing follows it, or it has no end, the answer is empty. A
+    /// binary question begins with the same line, in bytes, and so may an answer. From its first question on, a
     /// connection's messages that begin with such a line are not handed to its handlers, even when they come too late.
-    /// An answer arrives while the client's function receives or its controller waits for messages, behind what the client
-    /// has sent before: one that is held back by a [rate](crate::controller::Websocket::message_rate) answers late.
+    /// An answer arrives while the client's function receives or its controller waits for messages, behind what the
+    /// client has sent before: one that is held back by a [rate](crate::controller::Websocket::message_rate) answers
+    /// late.
     ///
     /// In a [cluster](crate::guide::cluster#clients-are-asked) those on all nodes are asked, and the first answer of any is
     /// heard. While Redis is away those of this node are.

@@ -84,8 +84,8 @@ struct Clients {
 
 impl Tls {
     /// A certificate, followed by those that lead to its authority, and its private key, each in a PEM file: what Let's
-    /// Encrypt calls `fullchain.pem` and `privkey.pem`. The key is not encrypted. It is one of ECDSA over P-256 or P-384, of
-    /// Ed25519, or of RSA with 2,048 to 4,096 bits; other cryptography than `ring`'s may take more.
+    /// Encrypt calls `fullchain.pem` and `privkey.pem`. The key is not encrypted. It is one of ECDSA over P-256 or
+    /// P-384, of Ed25519, or of RSA with 2,048 to 4,096 bits; other cryptography than `ring`'s may take more.
     ///
     /// # Errors
     ///

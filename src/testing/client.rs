@@ -362,8 +362,8 @@ impl TestClient {
     /// Reads nothing from now on, and has the system take in as little as it can, so that the server finds out soon that
     /// this client does not read.
     ///
-    /// The server's system buffers too: with default settings some megabytes go out before anything waits, and only then is
-    /// the client slow, or a value replaced. A test that is to see that sets
+    /// The server's system buffers too: with default settings some megabytes go out before anything waits, and only
+    /// then is the client slow, or a value replaced. A test that is to see that sets
     /// [`max_unsent_bytes`](crate::controller::Websocket::max_unsent_bytes), so that it takes a few dozen KiB:
     ///
     /// ```

@@ -60,11 +60,12 @@
 //! # Clients that misbehave
 //!
 //! A [`TestClient`] that is not told to receive does not read, which the server notices when all buffers are full:
-//! [`TestClient::never_read`] makes that soon, and says which setting makes it sooner. [`TestClient::read_slowly`] reads meanwhile, [`TestClient::send_unfinished`] stops in
-//! the middle of a frame, [`TestClient::send_bytes`] breaks any rule, [`TestClient::reset`] ends with a reset. A dropped client
-//! ends its stream without a close frame, as a browser that crashed. One that is kept after
-//! [`TestClient::send_close`] or [`TestClient::expect_close`] leaves its TCP connection open, which no good client does; whether
-//! the server ends it is what [`TestClient::expect_end`] waits for.
+//! [`TestClient::never_read`] makes that soon, and says which setting makes it sooner. [`TestClient::read_slowly`]
+//! reads meanwhile, [`TestClient::send_unfinished`] stops in the middle of a frame, [`TestClient::send_bytes`] breaks
+//! any rule, [`TestClient::reset`] ends with a reset. A dropped client ends its stream without a close frame, as a
+//! browser that crashed. One that is kept after [`TestClient::send_close`] or [`TestClient::expect_close`] leaves its
+//! TCP connection open, which no good client does; whether the server ends it is what [`TestClient::expect_end`] waits
+//! for.
 
 pub(crate) mod client;
 pub(crate) mod cookies;
