@@ -219,6 +219,10 @@ impl Websocket {
     /// that would have to wait for longer is closed with 1008 and a reason that names the limit. Zero holds nobody back, and
     /// closes at once.
     ///
+    /// It counts for each message, and for each part of a long one anew. Bytes are taken in parts that the rate allows soon,
+    /// so that a [`byte_rate`](Self::byte_rate) slows a client down for as long as it sends, and closes it only where this is
+    /// zero, or where other connections of its session have used up the rate for so long.
+    ///
     /// Where it is zero, let the burst of a [`byte_rate`](Self::byte_rate) be longer than the longest message that honest
     /// clients send. That a client has left may be noticed no sooner than it would have been read from again.
     #[must_use]
