@@ -347,6 +347,35 @@ fn a_list_that_is_longer_than_what_may_wait_for_redis_comes_in_parts_and_loses_n
 }
 
 #[test]
+fn what_other_nodes_watch_takes_memory_up_to_a_limit_and_is_told_again_when_there_is_room() {
+    if !is_installed() {
+        return;
+    }
+    let redis = Redis::start();
+    let [mut a, mut b] = nodes(&redis.url());
+    let mut first = Watch::begin(&mut b, "first", "watch first topic:room");
+    let _alice = join(&a, "alice", "room");
+    first.wait_for(&mut b, &["@alice/room"]);
+    // 18 MB of prefixes, of which a node takes 16 MiB.
+    let prefix = "x".repeat(60_000);
+    for number in 0..300 {
+        assert_eq!(b.ask(&format!("watch_in {number} {number}{prefix}")), "");
+    }
+    a.wait_until("it has enough", |a| a.log().contains("other nodes watch more than this one"));
+    let _bob = join(&a, "bob", "room");
+    first.wait_for(&mut b, &["@alice/room", "@bob/room"]);
+    for number in 0..300 {
+        b.ask(&format!("unwatch {number}"));
+    }
+    let mut last = Watch::begin(&mut b, "last", &format!("watch_in last {prefix}"));
+    let _carol = join(&a, "carol", &format!("{}", &prefix[..200]));
+    let _dave = join(&a, "dave", "room");
+    first.wait_for(&mut b, &["@alice/room", "@bob/room", "@dave/room"]);
+    last.look(&mut b);
+    assert_eq!(last.take(), Vec::<String>::new(), "nobody is there");
+}
+
+#[test]
 fn comings_and_goings_at_random_on_three_nodes_end_with_those_who_are_there() {
     if !is_installed() {
         return;
