@@ -9,11 +9,14 @@ use parking_lot::Mutex;
 use crate::redis::desk::{Load, Posted};
 use crate::redis::dialer::Dialer;
 use crate::redis::fault::Fault;
-use crate::redis::link::{Arrivals, Health, Link, NoLink, Threads};
+use crate::redis::link::{Link, NoLink};
 use crate::redis::node::NodeId;
+use crate::redis::observers::Arrivals;
 use crate::redis::settings::Settings;
 use crate::redis::shards::Shards;
+use crate::redis::status::Health;
 use crate::redis::tally::Tally;
+use crate::redis::threads::Threads;
 
 pub(crate) enum Links {
     One(Arc<Link>, Mutex<Threads>),
@@ -119,14 +122,14 @@ impl Links {
 
     pub(crate) fn tally(&self) -> &Tally {
         match self {
-            Self::One(link, _) => &link.tally,
+            Self::One(link, _) => &link.status.tally,
             Self::Shards(shards) => &shards.tally,
         }
     }
 
     pub(crate) fn health(&self) -> Health {
         match self {
-            Self::One(link, _) => link.health(),
+            Self::One(link, _) => link.status.health(),
             Self::Shards(shards) => shards.health(),
         }
     }
@@ -153,7 +156,7 @@ impl Links {
 
     pub(crate) fn note_left_behind(&self, count: u64) {
         match self {
-            Self::One(link, _) => link.note_left_behind(count),
+            Self::One(link, _) => link.status.note_left_behind(count),
             Self::Shards(shards) => shards.note_left_behind(count),
         }
     }

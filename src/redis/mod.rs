@@ -1,17 +1,23 @@
 //! A connection to Redis that is kept: what is subscribed to, and what is published.
 
 pub(crate) mod address;
+pub(crate) mod backoff;
 pub(crate) mod desk;
 pub(crate) mod dialect;
 pub(crate) mod dialer;
 pub(crate) mod fault;
 pub(crate) mod frame;
+pub(crate) mod handshake;
 pub(crate) mod history;
 pub(crate) mod link;
 pub(crate) mod links;
+pub(crate) mod log_throttle;
 pub(crate) mod node;
+pub(crate) mod observers;
 pub(crate) mod parcel;
 pub(crate) mod pending;
+pub(crate) mod read_buffer;
+pub(crate) mod reply_handler;
 pub(crate) mod resp;
 pub(crate) mod scout;
 #[cfg(feature = "tls")]
@@ -21,7 +27,9 @@ pub(crate) mod settings;
 pub(crate) mod shards;
 pub(crate) mod slots;
 pub(crate) mod socket;
+pub(crate) mod status;
 pub(crate) mod subscriptions;
 pub(crate) mod tally;
+pub(crate) mod threads;
 #[cfg(feature = "tls")]
 pub(crate) mod trust;

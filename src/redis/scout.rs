@@ -9,8 +9,9 @@ use crate::redis::address::Endpoint;
 use crate::redis::dialer::Dialer;
 use crate::redis::fault::Fault;
 use crate::redis::frame::Malformed;
-use crate::redis::link::{Inbox, hello};
+use crate::redis::handshake;
 use crate::redis::node::NodeId;
+use crate::redis::read_buffer::ReadBuffer;
 use crate::redis::resp::{self, Reply};
 use crate::redis::slots::Map;
 
@@ -21,7 +22,7 @@ pub(crate) fn ask(dialer: &Dialer, node: NodeId, timeout: Duration) -> Result<Ma
     let socket = Arc::new(dialer.dial(deadline)?);
     dialer.shake_hands(&socket, deadline)?;
     let mut buffer = Vec::new();
-    hello(&dialer.address, node, &mut buffer);
+    handshake::hello(&dialer.address, node, &mut buffer);
     resp::command(&mut buffer, &[b"CLUSTER", b"SLOTS"]);
     socket.set_write_timeout(deadline::until(deadline)).map_err(of_stream)?;
     (&*socket).write_all(&buffer).map_err(of_stream)?;
@@ -30,7 +31,7 @@ pub(crate) fn ask(dialer: &Dialer, node: NodeId, timeout: Duration) -> Result<Ma
         #[cfg(unix)]
         Endpoint::Unix(_) => "localhost",
     };
-    let mut inbox = Inbox::new(Arc::clone(&socket));
+    let mut received = ReadBuffer::new(Arc::clone(&socket));
     let mut is_greeted = false;
     loop {
         let left = deadline::until(deadline);
@@ -38,9 +39,9 @@ pub(crate) fn ask(dialer: &Dialer, node: NodeId, timeout: Duration) -> Result<Ma
             return Err(Fault::late());
         }
         socket.set_read_timeout(Some(left)).map_err(of_stream)?;
-        inbox.fill()?;
+        received.fill()?;
         while let Some((reply, length)) =
-            resp::parse(inbox.unread()).map_err(|Malformed| Fault::no_redis())?
+            resp::parse(received.unread()).map_err(|Malformed| Fault::no_redis())?
         {
             match reply {
                 Reply::Greeting(_) => is_greeted = true,
@@ -51,7 +52,7 @@ pub(crate) fn ask(dialer: &Dialer, node: NodeId, timeout: Duration) -> Result<Ma
                 }
                 _ => {}
             }
-            inbox.take(length);
+            received.take(length);
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -18,17 +18,21 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::base::contained::contained;
 use crate::base::deadline;
 use crate::redis::address::Endpoint;
-use crate::redis::desk::{Load, Posted};
+use crate::redis::backoff;
+use crate::redis::desk::{Desk, Load, Posted};
 use crate::redis::dialer::Dialer;
 use crate::redis::fault::Fault;
-use crate::redis::link::{Arrivals, END_PATIENCE, Health, Link, NoLink, Overseer, Threads, delay};
+use crate::redis::link::{Link, NoLink};
 use crate::redis::node::NodeId;
+use crate::redis::observers::{Arrivals, Overseer};
 use crate::redis::parcel::Parcel;
 use crate::redis::scout;
 use crate::redis::sequences::Sequences;
 use crate::redis::settings::Settings;
 use crate::redis::slots::{self, Map};
+use crate::redis::status::Health;
 use crate::redis::tally::Tally;
+use crate::redis::threads::Threads;
 
 /// How often it is looked whether what waits here has waited too long.
 const LOOK: Duration = Duration::from_millis(200);
@@ -67,7 +71,8 @@ struct State {
     /// Why it is not known who has which slot.
     unknown: Option<Fault>,
     is_over: bool,
-    thread: Option<JoinHandle<()>>,
+    /// The one that looks the map up.
+    threads: Threads,
 }
 
 struct Shard {
@@ -110,7 +115,7 @@ impl Shards {
                 refused: BTreeMap::new(),
                 unknown: None,
                 is_over: false,
-                thread: None,
+                threads: Threads::default(),
             }),
             changed: Condvar::new(),
         });
@@ -147,7 +152,7 @@ impl Shards {
             }
         };
         let thread = thread.spawn(keep);
-        self.state.lock().thread = Some(thread.map_err(NoLink::Thread)?);
+        self.state.lock().threads = Threads(vec![thread.map_err(NoLink::Thread)?]);
         Ok(())
     }
 
@@ -202,7 +207,7 @@ impl Shards {
         };
         drop(state);
         owner.desk.write_posted();
-        owner.note_posted(posted)
+        owner.status.note_posted(posted)
     }
 
     fn hold(&self, state: &mut State, slot: usize, parcel: Parcel) -> Posted {
@@ -264,7 +269,8 @@ impl Shards {
     /// Up where all are. Who is not says why.
     pub(crate) fn health(&self) -> Health {
         let links = self.links();
-        let mut all: Vec<_> = links.iter().map(|link| (link.address(), link.health())).collect();
+        let mut all: Vec<_> =
+            links.iter().map(|link| (link.address(), link.status.health())).collect();
         let round_trip = all.iter().filter_map(|(_, health)| health.round_trip).max();
         let unknown = self.state.lock().unknown.clone();
         let are_up = all.iter().all(|(_, health)| health.is_up);
@@ -281,12 +287,12 @@ impl Shards {
         // That all are there began with the last, and that not all are with the first.
         let since = if is_up { since.max() } else { since.min() }.unwrap_or_else(Instant::now);
         let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
-        Health::new(is_up, since, reason, round_trip)
+        Health { is_up, since, reason, round_trip }
     }
 
     /// Tells of messages that were lost when it ended.
     pub(crate) fn note_left_behind(&self, count: u64) {
-        self.owner(&self.channel).note_left_behind(count);
+        self.owner(&self.channel).status.note_left_behind(count);
     }
 
     /// Ends all connections, like [`Link::stop`].
@@ -300,7 +306,7 @@ impl Shards {
         state.is_over = true;
         let held = mem::take(&mut state.held);
         state.bytes = 0;
-        let (shards, thread) = (mem::take(&mut state.shards), state.thread.take());
+        let (shards, threads) = (mem::take(&mut state.shards), mem::take(&mut state.threads));
         drop(state);
         self.changed.notify_all();
         let lost: u64 = held.values().map(|parcels| parcels.len() as u64).sum();
@@ -308,16 +314,7 @@ impl Shards {
         // All at once, before any of them is waited for.
         let lost = lost + shards.iter().map(|shard| shard.link.desk.stop()).sum::<u64>();
         let lost = lost + shards.into_iter().map(stop).sum::<u64>();
-        let deadline = deadline::after(END_PATIENCE);
-        if let Some(thread) = thread {
-            while !thread.is_finished() && Instant::now() < deadline {
-                thread::sleep(Duration::from_millis(1));
-            }
-            // One that asks for the map ends by itself when it has, or has not.
-            if thread.is_finished() {
-                let _ = thread.join();
-            }
-        }
+        threads.join();
         lost
     }
 
@@ -329,7 +326,7 @@ impl Shards {
                 rounds = 0;
             }
             // Nodes tell each other of slots in their own time.
-            if rounds > 0 && self.pause(delay(rounds, self.settings.max_reconnect_delay)) {
+            if rounds > 0 && self.pause(backoff::delay(rounds, self.settings.max_reconnect_delay)) {
                 return;
             }
             last = Some(Instant::now());
@@ -386,7 +383,7 @@ impl Shards {
         state.bytes -= lost.iter().map(|(_, parcel)| parcel.cost()).sum::<usize>();
         let owner = Arc::clone(&state.owners[lost[0].0]);
         drop(state);
-        owner.note_lost(lost.len() as u64, "nobody has taken its slot in time");
+        owner.status.note_lost(lost.len() as u64, "nobody has taken its slot in time");
         self.state.lock()
     }
 
@@ -536,12 +533,12 @@ impl State {
 }
 
 impl Overseer for Shards {
-    fn refused(&self, link: &Link) {
+    fn refused(&self, desk: &Desk) {
         let mut state = self.state.lock();
         // It is known by now, and goes elsewhere, where it is none of this link's.
-        let Some(channel) = link.desk.first_channel() else { return };
+        let Some(channel) = desk.first_channel() else { return };
         let slot = slots::slot(&channel);
-        let parcels = link.desk.take_out(|channel| slots::slot(channel) == slot);
+        let parcels = desk.take_out(|channel| slots::slot(channel) == slot);
         state.bytes += parcels.iter().map(Parcel::cost).sum::<usize>();
         state.held.entry(slot).or_default().extend(parcels);
         state.is_stale = true;
