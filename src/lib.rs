@@ -137,9 +137,9 @@
 //!              media_type, range, file, response, validators,
 //!              representation, proxy_header, client_certificate
 //!              bytes in, values out
-//! redis/       node, address, settings, frame, resp, slots, trust, fault, secure, socket, dialer, handshake, read_buffer, backoff,
-//!              threads, log_throttle, dialect, sequences, history,
-//!              parcel, pending, subscriptions, tally, desk, observers, status, reply_handler, link, scout, shards, links
+//! redis/       node, address, settings, frame, resp, slots, trust, fault, secure, socket, dialer, handshake, read_buffer,
+//!              backoff, threads, log_throttle, dialect, sequences, history, parcel, pending, queue, probes,
+//!              subscriptions, commands, tally, desk, observers, status, reply_handler, link, scout, shards, links
 //!              a connection to Redis that is kept, and what goes through it; feature `redis`
 //! net/         peer, socket, os, socket_file, listener, cryptography, ciphertext,
 //!              tls_state, tls, stream, watchdog

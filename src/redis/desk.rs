@@ -1,4 +1,4 @@
-//! What waits to be written to Redis, and what was written and is not confirmed: under limits, and in order.
+//! Who writes to Redis, and when: whoever posts a message, or a thread that waits for Redis.
 //!
 //! Whoever posts a message never waits. There is one write half, the right to write: it lies here while nobody writes, and
 //! whoever posts takes it, and writes what the system takes at once. What is left is for a thread that waits for Redis to
@@ -11,28 +11,26 @@
 //! When a connection ends, what it has not confirmed is written once more on the next one: those who had it already see that
 //! by its number.
 
-use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::base::deadline;
+use crate::redis::commands;
 use crate::redis::dialect::Dialect;
 use crate::redis::node::NodeId;
-use crate::redis::parcel::{self, Parcel};
-use crate::redis::pending::{self, Pending, Unasked};
-use crate::redis::resp;
+use crate::redis::parcel::Parcel;
+use crate::redis::pending::{Pending, Unasked};
+use crate::redis::probes::{Probes, Silence};
+use crate::redis::queue::{BATCH, Load, Queue};
 use crate::redis::sequences::Sequences;
 use crate::redis::settings::Settings;
 use crate::redis::socket::Socket;
-use crate::redis::subscriptions::{Order, Subscriptions};
+use crate::redis::subscriptions::Subscriptions;
 
-/// How many bytes are gathered for one write.
-const BATCH: usize = 64 << 10;
 /// A message up to this length is written by whoever posts it. A longer one would not be taken at once.
 const SHORT: usize = 16 << 10;
 /// While so many commands are not answered, messages gather,
@@ -42,11 +40,6 @@ const MANY_WAITING: usize = 64;
 /// How often a thread that posts writes for others that have posted meanwhile, before it leaves that to the thread that
 /// writes.
 const MAX_ROUNDS: usize = 4;
-/// How many channels one command names.
-const MAX_CHANNELS: usize = 500;
-
-/// The thread that reads has something to do.
-const BUSY: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -60,9 +53,7 @@ pub(crate) struct Desk {
     to_write: Condvar,
     /// All is confirmed, or the phase has changed.
     settled: Condvar,
-    began: Instant,
-    /// Since when the thread that reads waits for Redis to say something, in milliseconds since then, or [`BUSY`].
-    waits_since: AtomicU64,
+    silence: Silence,
 }
 
 #[derive(Debug, Default)]
@@ -73,16 +64,10 @@ struct State {
     is_awaited: bool,
     /// Kept for the next write of a thread that posts.
     buffer: Vec<u8>,
-    waiting: VecDeque<Parcel>,
-    pending: VecDeque<Pending>,
-    /// What all of these parcels cost.
-    bytes: usize,
+    queue: Queue,
     sequences: Sequences,
     has_orders: bool,
-    probe: Option<Probe>,
-    /// The number of the last probe.
-    probes: u64,
-    next_probe: Option<Instant>,
+    probes: Probes,
 }
 
 #[derive(Debug, Default)]
@@ -105,13 +90,6 @@ enum WriteHalf {
     Taken,
     /// Here, with the rest of what Redis has not taken at once, for the thread that writes.
     Blocked(Vec<u8>),
-}
-
-/// One that has not come back.
-#[derive(Debug, Clone, Copy)]
-struct Probe {
-    number: u64,
-    sent: Instant,
 }
 
 /// What becomes of a message.
@@ -138,13 +116,6 @@ pub(crate) enum Work {
     Stop,
 }
 
-/// How much waits, for people.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Load {
-    pub(crate) messages: usize,
-    pub(crate) bytes: usize,
-}
-
 impl Desk {
     pub(crate) fn new(
         node: NodeId,
@@ -160,8 +131,7 @@ impl Desk {
             state: Mutex::default(),
             to_write: Condvar::new(),
             settled: Condvar::new(),
-            began: Instant::now(),
-            waits_since: AtomicU64::new(BUSY),
+            silence: Silence::new(),
         }
     }
 
@@ -193,25 +163,22 @@ impl Desk {
     }
 
     fn lay_down(&self, state: &mut State, parcel: Parcel) -> Posted {
-        let cost = parcel.cost();
         let posted = match state.phase {
             Phase::Stopped => return Posted::Lost,
             _ if parcel.content.len() > self.settings.max_message_size => return Posted::TooLarge,
-            // One always fits an empty desk.
-            _ if state.bytes > 0 && state.bytes + cost > self.settings.max_waiting_bytes => {
+            _ if !state.queue.has_room_for(parcel.cost(), self.settings.max_waiting_bytes) => {
                 return Posted::Lost;
             }
             Phase::Up(_) => Posted::Handed,
             Phase::Down | Phase::Connecting(_) => Posted::Waiting,
         };
-        state.bytes += cost;
-        state.waiting.push_back(parcel);
+        state.queue.push(parcel);
         posted
     }
 
     fn write_or_gather(&self, state: MutexGuard<'_, State>) {
         // Unless somebody has written it already.
-        let Some(last) = state.waiting.back() else { return };
+        let Some(last) = state.queue.last_waiting() else { return };
         if !matches!(state.phase, Phase::Up(_)) {
             // It says when the message has waited for too long.
             drop(state);
@@ -233,7 +200,7 @@ impl Desk {
     /// Writes what waits, if nobody else does. For the thread that reads, when Redis has answered.
     pub(crate) fn write_gathered(&self) {
         let state = self.state.lock();
-        if !state.waiting.is_empty() && state.may_write() {
+        if state.queue.waiting() > 0 && state.may_write() {
             self.write_now(state);
         }
     }
@@ -244,7 +211,7 @@ impl Desk {
             let Phase::Up(socket) = &state.phase else { return };
             let socket = Arc::clone(socket);
             let mut buffer = mem::take(&mut state.buffer);
-            state.pack(self.node, self.dialect, &mut buffer);
+            state.queue.pack(self.node, self.dialect, &mut buffer);
             state.write_half = WriteHalf::Taken;
             let written = MutexGuard::unlocked(&mut state, || socket.write_now(&buffer));
             if !state.is_up_on(&socket) {
@@ -259,11 +226,11 @@ impl Desk {
             }
             state.write_half = WriteHalf::Free;
             state.keep(buffer);
-            if state.is_awaited || state.waiting.is_empty() {
+            if state.is_awaited || state.queue.waiting() == 0 {
                 break;
             }
         }
-        if !state.waiting.is_empty() || !state.may_write() {
+        if state.queue.waiting() > 0 || !state.may_write() {
             self.leave(state);
         }
     }
@@ -272,36 +239,20 @@ impl Desk {
     /// have been written already, and are written once more there.
     pub(crate) fn take_out(&self, is_meant: impl Fn(&str) -> bool) -> Vec<Parcel> {
         let mut state = self.state.lock();
-        let mut taken = Vec::new();
-        for pending in &mut state.pending {
-            if matches!(pending, Pending::Publish(parcel) if is_meant(&parcel.channel))
-                && let Pending::Publish(parcel) = mem::replace(pending, Pending::Taken)
-            {
-                taken.push(parcel);
-            }
-        }
-        let waiting = mem::take(&mut state.waiting);
-        let (moved, kept): (Vec<_>, _) =
-            waiting.into_iter().partition(|parcel| is_meant(&parcel.channel));
-        state.waiting = kept.into();
-        taken.extend(moved);
-        state.bytes -= taken.iter().map(Parcel::cost).sum::<usize>();
+        let taken = state.queue.take_out(is_meant);
         self.tell_if_settled(&state);
         taken
     }
 
     /// Takes over messages from another connection, however much waits here.
     pub(crate) fn take_over(&self, parcels: Vec<Parcel>) {
-        let mut state = self.state.lock();
-        state.bytes += parcels.iter().map(Parcel::cost).sum::<usize>();
-        state.waiting.extend(parcels);
-        drop(state);
+        self.state.lock().queue.take_over(parcels);
         self.to_write.notify_one();
     }
 
     /// Whose message is the one that was answered, if that is not somewhere else meanwhile.
     pub(crate) fn first_channel(&self) -> Option<Arc<str>> {
-        match self.state.lock().pending.front() {
+        match self.state.lock().queue.first_pending() {
             Some(Pending::Publish(parcel)) => Some(Arc::clone(&parcel.channel)),
             _ => None,
         }
@@ -320,7 +271,8 @@ impl Desk {
     /// Whether Redis is there and little waits for it, for what may as well be said later.
     pub(crate) fn has_room(&self) -> bool {
         let state = self.state.lock();
-        matches!(state.phase, Phase::Up(_)) && state.bytes <= self.settings.max_waiting_bytes / 2
+        let most = self.settings.max_waiting_bytes / 2;
+        matches!(state.phase, Phase::Up(_)) && state.queue.bytes() <= most
     }
 
     pub(crate) fn is_up_on(&self, socket: &Arc<Socket>) -> bool {
@@ -328,8 +280,7 @@ impl Desk {
     }
 
     pub(crate) fn load(&self) -> Load {
-        let state = self.state.lock();
-        Load { messages: state.waiting.len() + state.unconfirmed(), bytes: state.bytes }
+        self.state.lock().queue.load()
     }
 
     /// Waits for something to do. What is to be written is put into `buffer`, which is empty; whoever has written it says so
@@ -339,20 +290,21 @@ impl Desk {
         loop {
             state.is_awaited = false;
             let now = Instant::now();
-            let lost = state.expire(now, self.settings.max_waiting_age);
+            let lost = state.queue.expire(now, self.settings.max_waiting_age);
             if lost > 0 {
                 return Work::Lost(lost);
             }
-            let oldest = state.waiting.front().map(|parcel| parcel.posted);
+            let oldest = state.queue.first_waiting().map(|parcel| parcel.posted);
             let until = match &state.phase {
                 Phase::Stopped => return Work::Stop,
                 Phase::Down | Phase::Connecting(_) => {
-                    oldest.map(|posted| later(posted, self.settings.max_waiting_age))
+                    oldest.map(|posted| deadline::later(posted, self.settings.max_waiting_age))
                 }
                 Phase::Up(socket) => {
                     let socket = Arc::clone(socket);
-                    let silent_at = state.probe.map(|probe| self.silent_at(probe, now));
-                    if silent_at.is_some_and(|at| at <= now) {
+                    let timeout = self.settings.probe_timeout;
+                    let dead_at = state.probes.dead_at(&self.silence, now, timeout);
+                    if dead_at.is_some_and(|at| at <= now) {
                         return Work::Silent(socket);
                     }
                     match mem::replace(&mut state.write_half, WriteHalf::Taken) {
@@ -369,7 +321,7 @@ impl Desk {
                         return Work::Write(socket);
                     }
                     state.write_half = WriteHalf::Free;
-                    silent_at.or(state.next_probe)
+                    dead_at.or(state.probes.next())
                 }
             };
             match until {
@@ -396,112 +348,41 @@ impl Desk {
         buffer: &mut Vec<u8>,
     ) {
         if state.has_orders {
-            state.has_orders = self.write_orders(state, subscriptions, buffer);
+            state.has_orders =
+                commands::write_orders(self.dialect, subscriptions, &mut state.queue, buffer);
         }
-        state.pack(self.node, self.dialect, buffer);
-        if state.probe.is_none() && state.next_probe.is_none_or(|at| at <= now) {
+        state.queue.pack(self.node, self.dialect, buffer);
+        if state.probes.is_due(now) {
             self.write_probe(state, now, buffer);
         }
     }
 
-    /// Writes some of the orders; whether there may be more.
-    fn write_orders(
-        &self,
-        state: &mut State,
-        subscriptions: &Subscriptions,
-        buffer: &mut Vec<u8>,
-    ) -> bool {
-        let orders = subscriptions.take_orders(MAX_CHANNELS);
-        let Some(first) = orders.first() else { return false };
-        let name = match first {
-            Order::Subscribe(..) => self.dialect.subscribe().as_bytes(),
-            Order::Unsubscribe(_) => self.dialect.unsubscribe().as_bytes(),
-        };
-        if self.dialect == Dialect::Sharded {
-            let is_leaving = matches!(first, Order::Unsubscribe(_));
-            // A command may name channels of one slot alone.
-            for order in orders {
-                let (Order::Subscribe(channel, _) | Order::Unsubscribe(channel)) = &order;
-                resp::command(buffer, &[name, channel.as_bytes()]);
-                if let Order::Subscribe(name, number) = order {
-                    state.pending.push_back(Pending::Subscribe([(name, number)].into()));
-                }
-            }
-            if is_leaving {
-                resp::command(buffer, &[b"HELLO"]);
-                state.pending.push_back(Pending::Leave);
-            }
-            return true;
-        }
-        resp::array(buffer, 1 + orders.len());
-        resp::bulk(buffer, &[name]);
-        let mut subscribed = VecDeque::new();
-        let count = orders.len();
-        for order in orders {
-            let (Order::Subscribe(name, _) | Order::Unsubscribe(name)) = &order;
-            resp::bulk(buffer, &[name.as_bytes()]);
-            if let Order::Subscribe(name, number) = order {
-                subscribed.push_back((name, number));
-            }
-        }
-        let is_subscribing = !subscribed.is_empty();
-        state.pending.push_back(match is_subscribing {
-            true => Pending::Subscribe(subscribed),
-            false => Pending::Unsubscribe(count),
-        });
-        true
-    }
-
-    /// Has a message come back to this node, and has Redis say what it is: a master may become a replica.
     fn write_probe(&self, state: &mut State, now: Instant, buffer: &mut Vec<u8>) {
-        state.probes += 1;
-        let number = state.probes;
-        // Of a shard no channel is this node's for sure; that it answers has to do.
-        if self.dialect == Dialect::Plain {
-            parcel::write_probe(&self.channel, number, buffer);
-            state.pending.push_back(Pending::Probe);
-        }
-        resp::command(buffer, &[b"HELLO"]);
-        state.pending.push_back(Pending::Command("HELLO"));
-        state.probe = Some(Probe { number, sent: now });
-        state.next_probe = Some(later(now, self.settings.probe_interval));
-    }
-
-    /// When a connection whose probe has not come back counts as dead, if nothing comes until then. Anything that comes is a
-    /// sign of life: the probe may stand behind much of it, and what keeps this node busy is not the fault of Redis.
-    fn silent_at(&self, probe: Probe, now: Instant) -> Instant {
-        let since = match self.waits_since.load(Ordering::Relaxed) {
-            BUSY => now,
-            since => probe.sent.max(self.began + Duration::from_millis(since)),
-        };
-        later(since, self.settings.probe_timeout)
+        let number = state.probes.send(now, self.settings.probe_interval);
+        commands::write_probe(self.dialect, &self.channel, number, &mut state.queue, buffer);
     }
 
     /// From now on the thread that reads waits for Redis.
     pub(crate) fn note_waiting(&self) {
-        let time = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(BUSY);
-        self.waits_since.store(time, Ordering::Relaxed);
+        self.silence.begin();
     }
 
     /// Redis has said something.
     pub(crate) fn note_life(&self) {
-        self.waits_since.store(BUSY, Ordering::Relaxed);
+        self.silence.end();
     }
 
     /// A probe has come back; how long that took.
     pub(crate) fn probe_came(&self, number: u64) -> Option<Duration> {
-        let mut state = self.state.lock();
-        let probe = state.probe.take_if(|probe| probe.number == number)?;
-        Some(probe.sent.elapsed())
+        self.state.lock().probes.came(number)
     }
 
     /// Redis has said what it is, which answers a probe where none is published.
     pub(crate) fn greeted(&self) -> Option<Duration> {
-        let number = match self.dialect {
-            Dialect::Plain => return None,
-            Dialect::Sharded => self.state.lock().probe?.number,
-        };
-        self.probe_came(number)
+        match self.dialect {
+            Dialect::Plain => None,
+            Dialect::Sharded => self.state.lock().probes.answered(),
+        }
     }
 
     /// Begins a connection, on which the calling thread does everything for now; whether it is wanted.
@@ -516,12 +397,13 @@ impl Desk {
 
     /// Notes a command that the thread that connects has written.
     pub(crate) fn expect(&self, name: &'static str) {
-        self.state.lock().pending.push_back(Pending::Command(name));
+        self.state.lock().queue.expect(Pending::Command(name));
     }
 
     /// The next orders to subscribe, for the thread that connects; whether there were any.
     pub(crate) fn subscribe(&self, subscriptions: &Subscriptions, buffer: &mut Vec<u8>) -> bool {
-        self.write_orders(&mut self.state.lock(), subscriptions, buffer)
+        let mut state = self.state.lock();
+        commands::write_orders(self.dialect, subscriptions, &mut state.queue, buffer)
     }
 
     /// A probe, for the thread that connects.
@@ -532,7 +414,7 @@ impl Desk {
     /// Whether all commands were answered, and the probe has come.
     pub(crate) fn is_answered(&self) -> bool {
         let state = self.state.lock();
-        state.pending.is_empty() && state.probe.is_none()
+        state.queue.unanswered() == 0 && !state.probes.is_awaited()
     }
 
     /// All that is to be there is there: from now on the thread that writes does so; whether it is wanted.
@@ -555,65 +437,49 @@ impl Desk {
         if !matches!(state.phase, Phase::Stopped) {
             state.phase = Phase::Down;
         }
-        let pending = mem::take(&mut state.pending);
         // Empty after a stop.
-        for parcel in pending.into_iter().rev() {
-            if let Pending::Publish(parcel) = parcel {
-                state.waiting.push_front(parcel);
-            }
-        }
-        (state.probe, state.next_probe) = (None, None);
+        state.queue.requeue();
+        state.probes.reset();
         // Whoever has it sees that the connection is over.
         state.write_half = WriteHalf::Free;
-        let lost = state.expire(Instant::now(), self.settings.max_waiting_age);
+        let lost = state.queue.expire(Instant::now(), self.settings.max_waiting_age);
         drop(state);
         self.to_write.notify_one();
         self.settled.notify_all();
         lost
     }
 
-    /// Takes off the command that was answered; whether nothing is left.
+    /// Takes off the command that was answered.
     pub(crate) fn answered(&self) -> Result<Pending, Unasked> {
         let mut state = self.state.lock();
-        let pending = state.pending.pop_front().ok_or(Unasked)?;
-        if let Pending::Publish(parcel) = &pending {
-            state.bytes -= parcel.cost();
-            self.tell_if_settled(&state);
-        }
-        Ok(pending)
+        let answered = state.queue.answered();
+        self.tell_if_settled(&state);
+        answered
     }
 
     /// Takes off the next commands, so many, which were answered with numbers.
     pub(crate) fn confirm(&self, count: usize) -> Result<Vec<Pending>, Unasked> {
         let mut state = self.state.lock();
-        if state.pending.len() < count {
-            return Err(Unasked);
-        }
-        let confirmed: Vec<_> = state.pending.drain(..count).collect();
-        for pending in &confirmed {
-            if let Pending::Publish(parcel) = pending {
-                state.bytes -= parcel.cost();
-            }
-        }
+        let confirmed = state.queue.confirm(count);
         self.tell_if_settled(&state);
-        Ok(confirmed)
+        confirmed
     }
 
     pub(crate) fn subscribed(&self) -> Result<(Arc<str>, u64), Unasked> {
-        pending::subscribed(&mut self.state.lock().pending)
+        self.state.lock().queue.subscribed()
     }
 
     pub(crate) fn unsubscribed(&self) -> Result<(), Unasked> {
-        pending::unsubscribed(&mut self.state.lock().pending)
+        self.state.lock().queue.unsubscribed()
     }
 
     /// Whether what is answered next may be that sharded channels are left.
     pub(crate) fn is_leaving(&self) -> bool {
-        matches!(self.state.lock().pending.front(), Some(Pending::Leave))
+        matches!(self.state.lock().queue.first_pending(), Some(Pending::Leave))
     }
 
     fn tell_if_settled(&self, state: &MutexGuard<'_, State>) {
-        if state.bytes == 0 {
+        if state.queue.is_settled() {
             self.settled.notify_all();
         }
     }
@@ -621,7 +487,7 @@ impl Desk {
     /// Waits until all that was posted is confirmed, or the connection is over.
     pub(crate) fn wait_until_settled(&self, deadline: Instant) {
         let mut state = self.state.lock();
-        while state.bytes > 0 && matches!(state.phase, Phase::Up(_)) {
+        while !state.queue.is_settled() && matches!(state.phase, Phase::Up(_)) {
             if self.settled.wait_until(&mut state, deadline).timed_out() {
                 return;
             }
@@ -632,10 +498,9 @@ impl Desk {
     pub(crate) fn stop(&self) -> u64 {
         let mut state = self.state.lock();
         let phase = mem::replace(&mut state.phase, Phase::Stopped);
-        let lost = state.waiting.len() + state.unconfirmed();
-        let dropped = (mem::take(&mut state.waiting), mem::take(&mut state.pending));
-        state.bytes = 0;
+        let dropped = mem::take(&mut state.queue);
         drop(state);
+        let lost = dropped.load().messages;
         drop(dropped);
         if let Phase::Connecting(socket) | Phase::Up(socket) = phase {
             socket.cut();
@@ -678,17 +543,9 @@ impl State {
 
     /// Whether what waits is to be written by whoever has posted it: if not, somebody else will come by.
     fn is_to_be_written_now(&self) -> bool {
-        let gathers = self.pending.len() >= MANY_UNANSWERED && self.waiting.len() < MANY_WAITING;
+        let gathers =
+            self.queue.unanswered() >= MANY_UNANSWERED && self.queue.waiting() < MANY_WAITING;
         self.may_write() && !gathers
-    }
-
-    /// Puts messages that wait into `buffer`, as many as are written at once.
-    fn pack(&mut self, node: NodeId, dialect: Dialect, buffer: &mut Vec<u8>) {
-        while buffer.len() < BATCH {
-            let Some(parcel) = self.waiting.pop_front() else { break };
-            parcel.write(node, dialect, buffer);
-            self.pending.push_back(Pending::Publish(parcel));
-        }
     }
 
     /// Keeps the buffer of a write for the next one, unless it is large.
@@ -698,28 +555,6 @@ impl State {
             self.buffer = buffer;
         }
     }
-
-    fn unconfirmed(&self) -> usize {
-        self.pending.iter().filter(|pending| matches!(pending, Pending::Publish(_))).count()
-    }
-
-    /// Drops what has waited for longer than it may; how much that was.
-    fn expire(&mut self, now: Instant, age: Duration) -> u64 {
-        let mut lost = 0;
-        while let Some(parcel) =
-            self.waiting.front().filter(|parcel| later(parcel.posted, age) <= now)
-        {
-            self.bytes -= parcel.cost();
-            self.waiting.pop_front();
-            lost += 1;
-        }
-        lost
-    }
-}
-
-/// So much later. A time that means never, such as `Duration::MAX`, does not overflow.
-fn later(moment: Instant, time: Duration) -> Instant {
-    moment + time.min(deadline::FOREVER)
 }
 
 #[cfg(test)]
@@ -747,7 +582,8 @@ mod tests {
         let (socket, peer) = connection();
         assert!(desk.begin(&socket) && desk.rise(socket));
         let mut state = desk.state.lock();
-        (state.has_orders, state.next_probe) = (false, Some(deadline::after(Duration::MAX)));
+        state.has_orders = false;
+        state.probes.send(Instant::now(), Duration::MAX);
         peer
     }
 
@@ -806,7 +642,7 @@ mod tests {
     fn whoever_posts_writes_and_what_comes_in_quick_succession_gathers_until_redis_answers() {
         let desk = desk(Settings::default());
         let mut peer = rise(&desk);
-        let unwritten = || desk.state.lock().waiting.len();
+        let unwritten = || desk.state.lock().queue.waiting();
         for number in 0..MANY_UNANSWERED {
             assert_eq!(post(&desk, number), Posted::Handed);
             assert_eq!(unwritten(), 0, "there is no other thread");
@@ -835,7 +671,7 @@ mod tests {
         let long = format!("{}number 0;", "x".repeat(SHORT)).into_bytes();
         assert_eq!(desk.post("a", long, None), Posted::Handed);
         assert_eq!(post(&desk, 1), Posted::Handed);
-        assert_eq!(desk.state.lock().waiting.len(), 2);
+        assert_eq!(desk.state.lock().queue.waiting(), 2);
         let (socket, bytes) = work(&desk);
         assert_eq!(numbers(&bytes), [0, 1]);
         desk.wrote(&socket);
@@ -863,7 +699,7 @@ mod tests {
                 let (socket, buffer) = work(&writing);
                 (&*socket).write_all(&buffer).unwrap();
                 writing.wrote(&socket);
-                let unconfirmed = writing.state.lock().pending.len();
+                let unconfirmed = writing.state.lock().queue.unanswered();
                 writing.confirm(unconfirmed).unwrap();
             }
         });
@@ -890,40 +726,10 @@ mod tests {
         assert_eq!(numbers(&bytes), [0]);
         desk.wrote(&socket);
         assert_eq!(post(&desk, 1), Posted::Handed);
-        assert_eq!(desk.state.lock().waiting.len(), 1, "somebody has the write half of this one");
+        assert_eq!(desk.state.lock().queue.waiting(), 1, "somebody has the write half of this one");
         desk.wrote(&next);
         assert_eq!(post(&desk, 2), Posted::Handed);
         assert_eq!(numbers(&read_up_to(&mut peer, 2)), [1, 2]);
-    }
-
-    #[test]
-    fn what_goes_elsewhere_keeps_its_order_and_what_is_answered_here_meanwhile_is_passed_over() {
-        let (former, next) = (desk(Settings::default()), desk(Settings::default()));
-        let (mut former_peer, _next_peer) = (rise(&former), rise(&next));
-        let post_to = |channel: &str, number: usize| {
-            former.post(channel, format!("number {number};").into_bytes(), None)
-        };
-        for number in 0..4 {
-            post_to(if number % 2 == 0 { "a" } else { "b" }, number);
-        }
-        assert_eq!(numbers(&read_up_to(&mut former_peer, 3)), [0, 1, 2, 3]);
-        former.state.lock().write_half = WriteHalf::Taken;
-        post_to("a", 4);
-        post_to("b", 5);
-        former.state.lock().write_half = WriteHalf::Free;
-        assert_eq!(former.first_channel().as_deref(), Some("a"));
-        let taken = former.take_out(|channel| channel == "a");
-        assert_eq!(former.first_channel(), None, "what is answered next is elsewhere");
-        assert_eq!(taken.iter().map(|parcel| parcel.place.number).collect::<Vec<_>>(), [1, 2, 3]);
-        next.take_over(taken);
-        assert_eq!((former.load().messages, next.load().messages), (3, 3));
-        let written = |desk: &Desk| numbers(&work(desk).1);
-        assert_eq!((written(&next), written(&former)), (vec![0, 2, 4], vec![5]));
-        let answered =
-            [(); 5].map(|()| former.answered().is_ok_and(|it| !matches!(it, Pending::Taken)));
-        assert_eq!(answered, [false, true, false, true, true]);
-        former.take_out(|_| true);
-        assert_eq!((former.load().messages, former.load().bytes), (0, 0));
     }
 
     #[test]

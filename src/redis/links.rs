@@ -6,12 +6,13 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
-use crate::redis::desk::{Load, Posted};
+use crate::redis::desk::Posted;
 use crate::redis::dialer::Dialer;
 use crate::redis::fault::Fault;
 use crate::redis::link::{Link, NoLink};
 use crate::redis::node::NodeId;
 use crate::redis::observers::Arrivals;
+use crate::redis::queue::Load;
 use crate::redis::settings::Settings;
 use crate::redis::shards::Shards;
 use crate::redis::status::Health;

@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod backoff;
+pub(crate) mod commands;
 pub(crate) mod desk;
 pub(crate) mod dialect;
 pub(crate) mod dialer;
@@ -16,6 +17,8 @@ pub(crate) mod node;
 pub(crate) mod observers;
 pub(crate) mod parcel;
 pub(crate) mod pending;
+pub(crate) mod probes;
+pub(crate) mod queue;
 pub(crate) mod read_buffer;
 pub(crate) mod reply_handler;
 pub(crate) mod resp;

@@ -26,23 +26,3 @@ pub(crate) enum Pending {
 /// An answer that fits no command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unasked;
-
-/// Takes the next channel that was subscribed to.
-pub(crate) fn subscribed(pending: &mut VecDeque<Pending>) -> Result<(Arc<str>, u64), Unasked> {
-    let Some(Pending::Subscribe(channels)) = pending.front_mut() else { return Err(Unasked) };
-    let first = channels.pop_front();
-    if channels.is_empty() {
-        pending.pop_front();
-    }
-    first.ok_or(Unasked)
-}
-
-/// One channel is not subscribed to any more.
-pub(crate) fn unsubscribed(pending: &mut VecDeque<Pending>) -> Result<(), Unasked> {
-    let Some(Pending::Unsubscribe(count)) = pending.front_mut() else { return Err(Unasked) };
-    *count -= 1;
-    if *count == 0 {
-        pending.pop_front();
-    }
-    Ok(())
-}
