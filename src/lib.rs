@@ -139,7 +139,8 @@
 //!              bytes in, values out
 //! redis/       node, address, settings, frame, resp, slots, trust, fault, secure, socket, dialer, handshake, read_buffer,
 //!              backoff, threads, log_throttle, dialect, sequences, history, parcel, pending, queue, probes,
-//!              subscriptions, commands, tally, desk, observers, status, reply_handler, link, scout, shards, links
+//!              subscriptions, commands, tally, desk, observers, health, status, reply_handler, link, scout,
+//!              unrouted, routes, shards, links
 //!              a connection to Redis that is kept, and what goes through it; feature `redis`
 //! net/         peer, socket, os, socket_file, listener, cryptography, ciphertext,
 //!              tls_state, tls, stream, watchdog

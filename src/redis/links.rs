@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 use crate::redis::desk::Posted;
 use crate::redis::dialer::Dialer;
 use crate::redis::fault::Fault;
+use crate::redis::health::Health;
 use crate::redis::link::{Link, NoLink};
 use crate::redis::node::NodeId;
 use crate::redis::observers::Arrivals;
 use crate::redis::queue::Load;
 use crate::redis::settings::Settings;
 use crate::redis::shards::Shards;
-use crate::redis::status::Health;
 use crate::redis::tally::Tally;
 use crate::redis::threads::Threads;
 

@@ -9,6 +9,7 @@ pub(crate) mod dialer;
 pub(crate) mod fault;
 pub(crate) mod frame;
 pub(crate) mod handshake;
+pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod link;
 pub(crate) mod links;
@@ -22,6 +23,7 @@ pub(crate) mod queue;
 pub(crate) mod read_buffer;
 pub(crate) mod reply_handler;
 pub(crate) mod resp;
+pub(crate) mod routes;
 pub(crate) mod scout;
 #[cfg(feature = "tls")]
 pub(crate) mod secure;
@@ -36,3 +38,4 @@ pub(crate) mod tally;
 pub(crate) mod threads;
 #[cfg(feature = "tls")]
 pub(crate) mod trust;
+pub(crate) mod unrouted;

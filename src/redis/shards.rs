@@ -1,12 +1,10 @@
-//! The masters of a Redis Cluster, with a connection to each: which channel goes through which, and what happens when slots
-//! move.
+//! The connections to the masters of a Redis Cluster, and the thread that looks up which of them has which slots.
 //!
 //! A channel is in one slot, and a slot at one master. Messages are numbered here, by channel, wherever it is. A master that
 //! does not have a slot any more says so (`MOVED`): what waited there for the slot waits here then, in its order and before
 //! all that is posted later, until the map was looked up, and goes to whoever has the slot. What the former master had taken
 //! before may go out twice; receivers see that by the number. Subscriptions move with what was heard through them.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -22,16 +20,17 @@ use crate::redis::backoff;
 use crate::redis::desk::{Desk, Posted};
 use crate::redis::dialer::Dialer;
 use crate::redis::fault::Fault;
+use crate::redis::health::Health;
 use crate::redis::link::{Link, NoLink};
 use crate::redis::node::NodeId;
 use crate::redis::observers::{Arrivals, Overseer};
 use crate::redis::parcel::Parcel;
 use crate::redis::queue::Load;
+use crate::redis::routes::{Routes, Shard};
 use crate::redis::scout;
 use crate::redis::sequences::Sequences;
 use crate::redis::settings::Settings;
 use crate::redis::slots::{self, Map};
-use crate::redis::status::Health;
 use crate::redis::tally::Tally;
 use crate::redis::threads::Threads;
 
@@ -55,31 +54,16 @@ pub(crate) struct Shards {
     changed: Condvar,
 }
 
+#[derive(Default)]
 struct State {
-    shards: Vec<Shard>,
-    /// By slot. One that nobody has goes through any, which will refuse it.
-    owners: Vec<Arc<Link>>,
+    routes: Routes,
     sequences: Sequences,
-    /// By slot: what waits until it is known who has the slot.
-    held: BTreeMap<usize, Vec<Parcel>>,
-    /// What these parcels cost.
-    bytes: usize,
-    /// The slots of subscriptions that a master has ended or refused.
-    doubtful: BTreeSet<usize>,
     is_stale: bool,
-    /// The slots that a master had refused when the map was last looked up, and since when each time.
-    refused: BTreeMap<usize, Instant>,
     /// Why it is not known who has which slot.
     unknown: Option<Fault>,
     is_over: bool,
     /// The one that looks the map up.
     threads: Threads,
-}
-
-struct Shard {
-    link: Arc<Link>,
-    /// None before the start.
-    threads: Option<Threads>,
 }
 
 impl Shards {
@@ -105,29 +89,11 @@ impl Shards {
             arrivals,
             tally: Arc::default(),
             itself: Weak::clone(itself),
-            state: Mutex::new(State {
-                shards: Vec::new(),
-                owners: Vec::new(),
-                sequences: Sequences::default(),
-                held: BTreeMap::new(),
-                bytes: 0,
-                doubtful: BTreeSet::new(),
-                is_stale: false,
-                refused: BTreeMap::new(),
-                unknown: None,
-                is_over: false,
-                threads: Threads::default(),
-            }),
+            state: Mutex::default(),
             changed: Condvar::new(),
         });
         let links: Vec<_> = map.masters.iter().map(|master| shards.link(master)).collect();
-        {
-            let mut state = shards.state.lock();
-            let owner = |owner: &Option<usize>| Arc::clone(&links[owner.unwrap_or(0)]);
-            state.owners = map.owners.iter().map(owner).collect();
-            let shard = |link: &Arc<Link>| Shard { link: Arc::clone(link), threads: None };
-            state.shards = links.iter().map(shard).collect();
-        }
+        shards.state.lock().routes = Routes::new(&map, &links);
         shards.want(channel);
         common.iter().for_each(|channel| shards.want(channel));
         let started = shards.start_all(&links);
@@ -159,7 +125,7 @@ impl Shards {
 
     fn keep_threads(&self, link: &Arc<Link>, threads: Threads) {
         let mut state = self.state.lock();
-        let shard = state.shards.iter_mut().find(|shard| Arc::ptr_eq(&shard.link, link));
+        let shard = state.routes.shards.iter_mut().find(|shard| Arc::ptr_eq(&shard.link, link));
         if let Some(shard) = shard {
             shard.threads = Some(threads);
         }
@@ -183,11 +149,11 @@ impl Shards {
 
     /// Who has the slot of a channel.
     fn owner(&self, channel: &str) -> Arc<Link> {
-        Arc::clone(&self.state.lock().owners[slots::slot(channel)])
+        Arc::clone(self.state.lock().routes.owner(slots::slot(channel)))
     }
 
     fn links(&self) -> Vec<Arc<Link>> {
-        self.state.lock().shards.iter().map(|shard| Arc::clone(&shard.link)).collect()
+        self.state.lock().routes.shards.iter().map(|shard| Arc::clone(&shard.link)).collect()
     }
 
     pub(crate) fn post(
@@ -200,8 +166,8 @@ impl Shards {
         let mut state = self.state.lock();
         let (channel, place) = state.sequences.next(channel);
         let parcel = Parcel { channel, place, content, posted, asker };
-        let owner = Arc::clone(&state.owners[slot]);
-        let posted = match state.held.contains_key(&slot) {
+        let owner = Arc::clone(state.routes.owner(slot));
+        let posted = match state.routes.unrouted.has(slot) {
             true => self.hold(&mut state, slot, parcel),
             // Under the lock, so that messages come there in the order of their numbers.
             false => owner.desk.lay_down_numbered(parcel),
@@ -212,26 +178,24 @@ impl Shards {
     }
 
     fn hold(&self, state: &mut State, slot: usize, parcel: Parcel) -> Posted {
-        let cost = parcel.cost();
-        if state.is_over || state.bytes > 0 && state.bytes + cost > self.settings.max_waiting_bytes
-        {
+        let (unrouted, most) = (&mut state.routes.unrouted, self.settings.max_waiting_bytes);
+        if state.is_over || !unrouted.has_room_for(parcel.cost(), most) {
             return Posted::Lost;
         }
         if parcel.content.len() > self.settings.max_message_size {
             return Posted::TooLarge;
         }
-        state.bytes += cost;
-        state.held.entry(slot).or_default().push(parcel);
+        unrouted.hold(slot, vec![parcel]);
         Posted::Waiting
     }
 
     pub(crate) fn want(&self, channel: &str) {
         // Under the lock, so that it is not left with one that has lost the slot.
-        self.state.lock().owners[slots::slot(channel)].subscriptions.want(channel);
+        self.state.lock().routes.owner(slots::slot(channel)).subscriptions.want(channel);
     }
 
     pub(crate) fn unwant(&self, channel: &str) {
-        self.state.lock().owners[slots::slot(channel)].subscriptions.unwant(channel);
+        self.state.lock().routes.owner(slots::slot(channel)).subscriptions.unwant(channel);
     }
 
     pub(crate) fn ring(&self) {
@@ -252,12 +216,9 @@ impl Shards {
     }
 
     pub(crate) fn load(&self) -> Load {
-        let (messages, bytes) = {
-            let state = self.state.lock();
-            (state.held.values().map(Vec::len).sum(), state.bytes)
-        };
+        let unrouted = self.state.lock().routes.unrouted.load();
         let loads = self.links().into_iter().map(|link| link.load());
-        loads.fold(Load { messages, bytes }, |all, load| Load {
+        loads.fold(unrouted, |all, load| Load {
             messages: all.messages + load.messages,
             bytes: all.bytes + load.bytes,
         })
@@ -267,28 +228,12 @@ impl Shards {
         self.owner(channel).desk.has_room()
     }
 
-    /// Up where all are. Who is not says why.
+    /// Of all of them together.
     pub(crate) fn health(&self) -> Health {
-        let links = self.links();
-        let mut all: Vec<_> =
-            links.iter().map(|link| (link.address(), link.status.health())).collect();
-        let round_trip = all.iter().filter_map(|(_, health)| health.round_trip).max();
+        let of_link = |link: Arc<Link>| (link.address().to_string(), link.status.health());
+        let all = self.links().into_iter().map(of_link).collect();
         let unknown = self.state.lock().unknown.clone();
-        let are_up = all.iter().all(|(_, health)| health.is_up);
-        let is_up = are_up && unknown.is_none();
-        if !are_up {
-            all.retain(|(_, health)| !health.is_up);
-        }
-        let reasons = all.iter().filter_map(|(address, health)| {
-            health.reason.as_ref().map(|reason| format!("the shard {address}: {reason}"))
-        });
-        let unknown = unknown.map(|fault| format!("which shard has what is not known: {fault}"));
-        let reasons: Vec<_> = reasons.chain(unknown).collect();
-        let since = all.iter().map(|(_, health)| health.since);
-        // That all are there began with the last, and that not all are with the first.
-        let since = if is_up { since.max() } else { since.min() }.unwrap_or_else(Instant::now);
-        let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
-        Health { is_up, since, reason, round_trip }
+        Health::of_all(all, unknown)
     }
 
     /// Tells of messages that were lost when it ended.
@@ -305,13 +250,13 @@ impl Shards {
         }
         let mut state = self.state.lock();
         state.is_over = true;
-        let held = mem::take(&mut state.held);
-        state.bytes = 0;
-        let (shards, threads) = (mem::take(&mut state.shards), mem::take(&mut state.threads));
+        let unrouted = mem::take(&mut state.routes.unrouted);
+        let shards = mem::take(&mut state.routes.shards);
+        let threads = mem::take(&mut state.threads);
         drop(state);
         self.changed.notify_all();
-        let lost: u64 = held.values().map(|parcels| parcels.len() as u64).sum();
-        drop(held);
+        let lost = unrouted.load().messages as u64;
+        drop(unrouted);
         // All at once, before any of them is waited for.
         let lost = lost + shards.iter().map(|shard| shard.link.desk.stop()).sum::<u64>();
         let lost = lost + shards.into_iter().map(stop).sum::<u64>();
@@ -347,11 +292,11 @@ impl Shards {
     fn wait_until_stale(&self) -> bool {
         let (mut state, began) = (self.state.lock(), Instant::now());
         while !state.is_stale && !state.is_over {
-            if !state.refused.is_empty() && began.elapsed() >= QUIET {
-                state.refused.clear();
+            if !state.routes.refused.is_empty() && began.elapsed() >= QUIET {
+                state.routes.refused.clear();
                 state.unknown = None;
             }
-            match state.held.is_empty() && state.refused.is_empty() {
+            match state.routes.unrouted.is_empty() && state.routes.refused.is_empty() {
                 true => self.changed.wait(&mut state),
                 false => drop(self.changed.wait_for(&mut state, LOOK)),
             }
@@ -372,17 +317,9 @@ impl Shards {
     }
 
     fn expire<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let age = self.settings.max_waiting_age;
-        let mut lost = Vec::new();
-        for (slot, parcels) in &mut state.held {
-            let old = parcels.extract_if(.., |parcel| parcel.posted.elapsed() >= age);
-            lost.extend(old.map(|parcel| (*slot, parcel)));
-        }
-        if lost.is_empty() {
-            return state;
-        }
-        state.bytes -= lost.iter().map(|(_, parcel)| parcel.cost()).sum::<usize>();
-        let owner = Arc::clone(&state.owners[lost[0].0]);
+        let lost = state.routes.unrouted.expire(self.settings.max_waiting_age);
+        let Some((slot, _)) = lost.first() else { return state };
+        let owner = Arc::clone(state.routes.owner(*slot));
         drop(state);
         owner.status.note_lost(lost.len() as u64, "nobody has taken its slot in time");
         self.state.lock()
@@ -427,7 +364,7 @@ impl Shards {
                         stop(shard);
                         return;
                     }
-                    state.shards.push(shard);
+                    state.routes.shards.push(shard);
                     drop(state);
                     links.push(link);
                 }
@@ -438,8 +375,8 @@ impl Shards {
             if state.is_over {
                 return;
             }
-            let retired = state.follow(map, &links);
-            let is_discord = state.refused.values().any(|since| since.elapsed() >= QUIET);
+            let retired = state.routes.follow(map, &links);
+            let is_discord = state.routes.refused.values().any(|since| since.elapsed() >= QUIET);
             if !is_discord {
                 state.unknown = None;
             }
@@ -481,58 +418,6 @@ fn stop(shard: Shard) -> u64 {
     link.stop(threads.unwrap_or_default(), Duration::ZERO)
 }
 
-impl State {
-    /// Moves what is to move; those that have nothing any more are returned, each with those who have now what it had.
-    fn follow(&mut self, map: &Map, links: &[Arc<Link>]) -> Vec<(Shard, Vec<Arc<Link>>)> {
-        let former = self.owners.clone();
-        for (slot, owner) in map.owners.iter().enumerate() {
-            if let Some(owner) = owner {
-                self.owners[slot] = Arc::clone(&links[*owner]);
-            }
-        }
-        let owners = &self.owners;
-        let has_moved = |slot: usize| !Arc::ptr_eq(&former[slot], &owners[slot]);
-        let doubtful = mem::take(&mut self.doubtful);
-        let (before, now) = (mem::take(&mut self.refused), Instant::now());
-        let slots = doubtful.iter().chain(self.held.keys());
-        self.refused = slots.map(|slot| (*slot, *before.get(slot).unwrap_or(&now))).collect();
-        for Shard { link, .. } in &self.shards {
-            let is_lost = |slot: usize| Arc::ptr_eq(&former[slot], link) && has_moved(slot);
-            if (0..slots::COUNT).any(is_lost) {
-                for parcel in link.desk.take_out(|channel| is_lost(slots::slot(channel))) {
-                    owners[slots::slot(&parcel.channel)].desk.take_over(vec![parcel]);
-                }
-                let moving = link.subscriptions.take_out(|channel| is_lost(slots::slot(channel)));
-                for channel in moving {
-                    owners[slots::slot(channel.name())].subscriptions.take_over(channel);
-                }
-            }
-            if !doubtful.is_empty() {
-                let is_doubtful = |slot: usize| doubtful.contains(&slot) && !has_moved(slot);
-                link.subscriptions.order_again(|channel| is_doubtful(slots::slot(channel)));
-            }
-        }
-        for (slot, parcels) in mem::take(&mut self.held) {
-            owners[slot].desk.take_over(parcels);
-        }
-        self.bytes = 0;
-        let has_nothing =
-            |shard: &mut Shard| !owners.iter().any(|owner| Arc::ptr_eq(owner, &shard.link));
-        let with_heirs = |shard: Shard| {
-            let mut heirs: Vec<Arc<Link>> = Vec::new();
-            for (former, owner) in former.iter().zip(owners) {
-                let is_heir = Arc::ptr_eq(former, &shard.link)
-                    && !heirs.iter().any(|heir| Arc::ptr_eq(heir, owner));
-                if is_heir {
-                    heirs.push(Arc::clone(owner));
-                }
-            }
-            (shard, heirs)
-        };
-        self.shards.extract_if(.., has_nothing).map(with_heirs).collect()
-    }
-}
-
 impl Overseer for Shards {
     fn refused(&self, desk: &Desk) {
         let mut state = self.state.lock();
@@ -540,15 +425,14 @@ impl Overseer for Shards {
         let Some(channel) = desk.first_channel() else { return };
         let slot = slots::slot(&channel);
         let parcels = desk.take_out(|channel| slots::slot(channel) == slot);
-        state.bytes += parcels.iter().map(Parcel::cost).sum::<usize>();
-        state.held.entry(slot).or_default().extend(parcels);
+        state.routes.unrouted.hold(slot, parcels);
         state.is_stale = true;
         drop(state);
         self.changed.notify_all();
     }
 
     fn ended(&self, channel: &str) {
-        self.state.lock().doubtful.insert(slots::slot(channel));
+        self.state.lock().routes.doubt(slots::slot(channel));
         self.note_stale();
     }
 

@@ -1,4 +1,4 @@
-//! How a connection to Redis is, and what is told of it: in the log, in counters, and to whoever observes it.
+//! What is told of a connection to Redis: how it is, in the log, in counters, and to whoever observes it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use crate::base::contained::contained;
 use crate::redis::address::Address;
 use crate::redis::desk::Posted;
 use crate::redis::fault::Fault;
+use crate::redis::health::Health;
 use crate::redis::log_throttle::LogThrottle;
 use crate::redis::node::NodeId;
 use crate::redis::observers::{Arrivals, Event};
@@ -33,17 +34,6 @@ struct State {
     health: Health,
     /// When the log last said that it is away, and why.
     told: Option<(Instant, Fault)>,
-}
-
-/// How the connection is.
-#[derive(Debug, Clone)]
-pub(crate) struct Health {
-    pub(crate) is_up: bool,
-    pub(crate) since: Instant,
-    /// Why it is not, or was not the last time.
-    pub(crate) reason: Option<String>,
-    /// How long the last probe took.
-    pub(crate) round_trip: Option<Duration>,
 }
 
 impl Status {
