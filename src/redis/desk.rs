@@ -570,7 +570,7 @@ mod tests {
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (peer, _) = listener.accept().unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        (Arc::new(Socket::Tcp(socket)), peer)
+        (Arc::new(Socket::Plain(socket.into())), peer)
     }
 
     fn desk(settings: Settings) -> Desk {

@@ -17,17 +17,16 @@ use socket2::{Domain, SockAddr, Type};
 
 use crate::base::deadline;
 use crate::net::os;
+use crate::net::socket;
 use crate::redis::address::Endpoint;
 #[cfg(feature = "tls")]
 use crate::redis::secure::Secure;
 
 #[derive(Debug)]
 pub(crate) enum Socket {
-    Tcp(TcpStream),
+    Plain(socket::Socket),
     #[cfg(feature = "tls")]
     Tls(Secure),
-    #[cfg(unix)]
-    Unix(UnixStream),
 }
 
 /// The shortest timeout that a socket takes: zero would be none.
@@ -43,7 +42,7 @@ impl Socket {
                     match TcpStream::connect_timeout(&address, time) {
                         Ok(stream) => {
                             stream.set_nodelay(true)?;
-                            return Ok(Self::Tcp(stream));
+                            return Ok(Self::Plain(stream.into()));
                         }
                         Err(error) => last = error,
                     }
@@ -51,7 +50,9 @@ impl Socket {
                 Err(last)
             }
             #[cfg(unix)]
-            Endpoint::Unix(path) => connect_unix(path, deadline).map(Self::Unix),
+            Endpoint::Unix(path) => {
+                connect_unix(path, deadline).map(|stream| Self::Plain(stream.into()))
+            }
         }
     }
 
@@ -59,7 +60,9 @@ impl Socket {
     #[cfg(feature = "tls")]
     pub(crate) fn secured(self, host: &str, config: &Arc<ClientConfig>) -> io::Result<Self> {
         match self {
-            Self::Tcp(stream) => Secure::new(stream, host, config).map(Self::Tls),
+            Self::Plain(socket::Socket::Tcp(stream)) => {
+                Secure::new(stream, host, config).map(Self::Tls)
+            }
             other => Ok(other),
         }
     }
@@ -68,14 +71,12 @@ impl Socket {
     pub(crate) fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
         let time = time.map(|time| time.clamp(LEAST, deadline::FOREVER));
         match self {
-            Self::Tcp(stream) => stream.set_read_timeout(time),
+            Self::Plain(stream) => stream.set_read_timeout(time),
             #[cfg(feature = "tls")]
             Self::Tls(stream) => {
                 stream.set_read_timeout(time.unwrap_or(deadline::FOREVER));
                 Ok(())
             }
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.set_read_timeout(time),
         }
     }
 
@@ -83,14 +84,12 @@ impl Socket {
     pub(crate) fn set_write_timeout(&self, time: Duration) -> io::Result<()> {
         let time = time.clamp(LEAST, deadline::FOREVER);
         match self {
-            Self::Tcp(stream) => stream.set_write_timeout(Some(time)),
+            Self::Plain(stream) => stream.set_write_timeout(Some(time)),
             #[cfg(feature = "tls")]
             Self::Tls(stream) => {
                 stream.set_write_timeout(time);
                 Ok(())
             }
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.set_write_timeout(Some(time)),
         }
     }
 
@@ -102,11 +101,9 @@ impl Socket {
     pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let slices = [IoSlice::new(bytes)];
         match self {
-            Self::Tcp(stream) => os::send_now(stream, &slices),
+            Self::Plain(stream) => os::send_now(stream, &slices),
             #[cfg(feature = "tls")]
             Self::Tls(stream) => stream.write_now(&slices),
-            #[cfg(unix)]
-            Self::Unix(stream) => os::send_now(stream, &slices),
         }
     }
 
@@ -114,14 +111,12 @@ impl Socket {
     pub(crate) fn cut(&self) {
         // It fails for one that has ended.
         let _ = match self {
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Plain(stream) => stream.shutdown(Shutdown::Both),
             #[cfg(feature = "tls")]
             Self::Tls(stream) => {
                 stream.cut();
                 Ok(())
             }
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
         };
     }
 }
@@ -149,11 +144,9 @@ fn connect_unix(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
 impl Read for &Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Socket::Tcp(stream) => (&*stream).read(buffer),
+            Socket::Plain(stream) => (&*stream).read(buffer),
             #[cfg(feature = "tls")]
             Socket::Tls(stream) => stream.read(buffer),
-            #[cfg(unix)]
-            Socket::Unix(stream) => (&*stream).read(buffer),
         }
     }
 }
@@ -161,11 +154,9 @@ impl Read for &Socket {
 impl Write for &Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Socket::Tcp(stream) => (&*stream).write(bytes),
+            Socket::Plain(stream) => (&*stream).write(bytes),
             #[cfg(feature = "tls")]
             Socket::Tls(stream) => stream.write(bytes),
-            #[cfg(unix)]
-            Socket::Unix(stream) => (&*stream).write(bytes),
         }
     }
 
