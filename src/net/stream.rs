@@ -1,5 +1,7 @@
 //! Bytes in, bytes out: the one place that touches a connection's socket, through TLS where the connection has it.
 
+#[cfg(feature = "tls")]
+use std::cell::LazyCell;
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, IoSlice};
 use std::mem;
@@ -208,13 +210,15 @@ impl Stream {
         };
         #[cfg(feature = "tls")]
         if let Some(tls) = self.tls() {
-            let deadline = deadline::after(timeout);
-            tls.finish_flight(|slices| {
-                until_taken(deadline::until(deadline), |wait| {
+            // Few reads look at the clock.
+            let deadline = LazyCell::new(|| deadline::after(timeout));
+            let send_flight = |slices: &[IoSlice<'_>]| {
+                until_taken(deadline::until(*deadline), |wait| {
                     os::send_within(&self.stream, slices, wait)
                 })
-            })?;
-            return tls.read(buffer, read, |slices| os::send_patiently(&self.stream, slices));
+            };
+            let send = |slices: &[IoSlice<'_>]| os::send_patiently(&self.stream, slices);
+            return tls.read(buffer, read, send, send_flight);
         }
         #[cfg(not(feature = "tls"))]
         let _ = timeout;

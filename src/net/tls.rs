@@ -112,18 +112,21 @@ impl Tls {
     }
 
     /// Appends plaintext to `buffer`, at most its spare capacity: what was opened before, or else what comes of one call of
-    /// `receive`, which appends ciphertext. `Ok(0)` is the end of the stream, with the client's goodbye or without. What TLS
-    /// has to say to it goes to `send`.
+    /// `receive`, which appends ciphertext. `Ok(0)` is the end of the stream, with the client's goodbye or without.
+    ///
+    /// What TLS has to say by itself goes with the next write, or by `send` before the next call of `receive`: the client may
+    /// wait for it. A part of the handshake goes whole, as long as `send_flight` takes some of it.
     ///
     /// # Errors
     ///
-    /// [`Interrupted`](io::ErrorKind::Interrupted) when something came of which nothing can be read yet, [`InvalidData`](io::ErrorKind::InvalidData) when it is no TLS, and those
-    /// of `receive`.
+    /// [`Interrupted`](io::ErrorKind::Interrupted) when something came of which nothing can be read yet,
+    /// [`InvalidData`](io::ErrorKind::InvalidData) when it is no TLS, and those of `receive` and `send_flight`.
     pub(crate) fn read(
         &self,
         buffer: &mut Vec<u8>,
         receive: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>,
         send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
+        send_flight: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let mut state = self.lock();
         if let Some(read) = state.read_opened(buffer) {
@@ -148,8 +151,18 @@ impl Tls {
             }
             arrived = buffer.split_off(start);
         } else if arrived.is_empty() {
+            let output = state.begin_flush();
+            let is_flight = state.stage == Stage::Handshake;
             arrived.reserve_exact(state.read_size);
             drop(state);
+            if let Some(output) = output {
+                if is_flight {
+                    self.send_whole(output, send_flight)?;
+                } else {
+                    // What is left goes the next time.
+                    let _ = self.send(output, &send);
+                }
+            }
             let received = receive(&mut arrived);
             state = self.lock();
             state.note_received(&received, arrived.capacity());
@@ -158,38 +171,32 @@ impl Tls {
             }
         }
         let read = state.open(arrived, buffer);
-        if let Some(output) = state.begin_flush() {
+        if state.is_failed()
+            && let Some(output) = state.begin_flush()
+        {
             drop(state);
-            // What is left goes out with the next write.
             let _ = self.send(output, &send);
         }
         read
     }
 
-    /// Sends what is left of our part of the handshake, as long as `send` takes some of it: the client answers when it has
-    /// it whole.
-    ///
-    /// # Errors
-    ///
-    /// Those of `send`, [`WouldBlock`] for example, if something is left.
-    pub(crate) fn finish_flight(
+    /// Sends all of it, as long as `send` takes some.
+    fn send_whole(
         &self,
+        output: Ciphertext,
         send: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<()> {
-        let begin = || {
-            let mut state = self.lock();
-            if state.stage == Stage::Handshake { state.begin_flush() } else { None }
-        };
-        let is_taken = Cell::new(true);
+        let is_taken = Cell::new(false);
         let send = |slices: &[IoSlice<'_>]| {
             let sent = send(slices);
             is_taken.set(sent.is_ok());
             sent
         };
-        while let Some(output) = begin() {
+        let mut next = Some(output);
+        while let Some(output) = next {
             match self.send(output, send) {
                 Err(error) if !is_taken.get() => return Err(error),
-                _ => {}
+                _ => next = self.lock().begin_flush(),
             }
         }
         Ok(())
@@ -361,9 +368,18 @@ mod tests {
                 let sent = ends.sent_by_client();
                 let mut buffer = Vec::with_capacity(5000);
                 assert_eq!(ends.read(&mut buffer, &sent).unwrap_err().kind(), Interrupted);
+                ends.wait();
                 ends.receive();
             }
             ends
+        }
+
+        /// A read for which nothing comes: what TLS has to say goes out before it.
+        fn wait(&self) {
+            let send = |slices: &[IoSlice<'_>]| self.send(slices);
+            let nothing = |_: &mut Vec<u8>| Err(WouldBlock.into());
+            let read = self.server.read(&mut Vec::with_capacity(100), nothing, send, send);
+            assert_eq!(read.unwrap_err().kind(), WouldBlock);
         }
 
         /// What the client has to send.
@@ -388,7 +404,8 @@ mod tests {
                 buffer.extend_from_slice(arrived);
                 Ok(arrived.len())
             };
-            self.server.read(buffer, receive, |slices| self.send(slices))
+            let send = |slices: &[IoSlice<'_>]| self.send(slices);
+            self.server.read(buffer, receive, send, send)
         }
 
         /// The socket, which takes as much as there is room.
@@ -499,7 +516,8 @@ mod tests {
                 arriving = rest;
                 Ok(first.len())
             };
-            let read = ends.server.read(&mut buffer, receive, |slices| ends.send(slices));
+            let send = |slices: &[IoSlice<'_>]| ends.send(slices);
+            let read = ends.server.read(&mut buffer, receive, send, send);
             match read {
                 Ok(count) => {
                     assert_eq!((buffer.len(), &buffer[..2]), (2 + count, &b"ab"[..]));
@@ -527,7 +545,8 @@ mod tests {
                 (arriving, reads) = (rest, reads + 1);
                 Ok(first.len())
             };
-            match ends.server.read(&mut buffer, receive, |slices| ends.send(slices)) {
+            let send = |slices: &[IoSlice<'_>]| ends.send(slices);
+            match ends.server.read(&mut buffer, receive, send, send) {
                 Ok(_) => received.append(&mut buffer),
                 Err(error) => assert_eq!(error.kind(), Interrupted),
             }
@@ -539,7 +558,7 @@ mod tests {
                 assert!(buffer.capacity() <= most, "{} bytes wait", buffer.capacity());
                 Err(WouldBlock.into())
             };
-            let read = ends.server.read(&mut Vec::with_capacity(9), nothing, |_| Ok(0));
+            let read = ends.server.read(&mut Vec::with_capacity(9), nothing, |_| Ok(0), |_| Ok(0));
             assert_eq!(read.unwrap_err().kind(), WouldBlock);
         }
     }
@@ -553,7 +572,7 @@ mod tests {
         let mut buffer = Vec::with_capacity(200);
         assert_eq!(ends.read(&mut buffer, &sent).unwrap(), 4);
         let never = |_: &mut Vec<u8>| panic!("the socket is asked after the goodbye");
-        assert_eq!(ends.server.read(&mut buffer, never, |_| Ok(0)).unwrap(), 0);
+        assert_eq!(ends.server.read(&mut buffer, never, |_| Ok(0), |_| Ok(0)).unwrap(), 0);
 
         ends.room.store(9, Ordering::Relaxed);
         let finished = ends.server.finish(|slices| ends.send(slices));
@@ -611,21 +630,55 @@ mod tests {
     fn a_flight_goes_on_as_long_as_the_socket_takes_a_little_of_it() {
         let mut ends = Ends::new();
         let hello = ends.sent_by_client();
-        ends.room.store(0, Ordering::Relaxed);
         let read = ends.read(&mut Vec::with_capacity(5000), &hello);
         assert_eq!(read.unwrap_err().kind(), Interrupted);
-        let error = ends.server.finish_flight(|slices| ends.send(slices)).unwrap_err();
-        assert_eq!(error.kind(), WouldBlock);
+        ends.room.store(0, Ordering::Relaxed);
         let calls = Cell::new(0);
         let little = |slices: &[IoSlice<'_>]| {
             calls.set(calls.get() + 1);
             ends.room.store(9, Ordering::Relaxed);
             ends.send(slices)
         };
-        ends.server.finish_flight(little).unwrap();
+        let waits = |_: &mut Vec<u8>| Err(WouldBlock.into());
+        let nothing = |_: &[IoSlice<'_>]| Err(WouldBlock.into());
+        let mut buffer = Vec::with_capacity(100);
+        let never = |_: &mut Vec<u8>| panic!("it waits for a client that waits");
+        assert_eq!(
+            ends.server.read(&mut buffer, never, nothing, nothing).unwrap_err().kind(),
+            WouldBlock
+        );
+        ends.server.read(&mut buffer, waits, nothing, little).unwrap_err();
         assert!(calls.get() > 20, "it took all in {} calls", calls.get());
         ends.receive();
         assert!(!ends.client.is_handshaking());
+    }
+
+    #[test]
+    fn what_tls_says_by_itself_goes_with_the_answer_or_before_the_next_wait() {
+        for answers in [true, false] {
+            let mut ends = Ends::new();
+            while ends.client.is_handshaking() {
+                let sent = ends.sent_by_client();
+                let _ = ends.read(&mut Vec::with_capacity(5000), &sent);
+                ends.wait();
+                ends.receive();
+            }
+            let with_request = ends.sealed_by_client(b"request");
+            assert_eq!(ends.read(&mut Vec::with_capacity(5000), &with_request).unwrap(), 7);
+            assert!(ends.wire.borrow().is_empty(), "tickets go by themselves");
+            if answers {
+                let sends = Cell::new(0);
+                let send = |slices: &[IoSlice<'_>]| {
+                    sends.set(sends.get() + 1);
+                    ends.send(slices)
+                };
+                ends.server.write(&[IoSlice::new(b"answer")], send).unwrap();
+                assert_eq!((sends.get(), &*ends.receive()), (1, &b"answer"[..]));
+            } else {
+                ends.wait();
+                assert!(!ends.wire.borrow().is_empty(), "tickets wait for an answer");
+            }
+        }
     }
 
     #[test]
@@ -695,6 +748,9 @@ mod tests {
                         break;
                     }
                 }
+            }
+            if outcome.is_none() {
+                ends.wait();
             }
             let has_answered = !ends.wire.borrow().is_empty();
             assert!(has_answered || outcome.is_some(), "neither answered nor refused");

@@ -154,6 +154,10 @@ impl State {
         self.read_opened(buffer).unwrap_or_else(|| Err(Interrupted.into()))
     }
 
+    pub(super) fn is_failed(&self) -> bool {
+        matches!(self.stage, Stage::Failed(_) | Stage::UsedUp)
+    }
+
     fn has_output(&self) -> bool {
         self.output.is_left() || self.keys.wants_write()
     }
