@@ -360,6 +360,47 @@ fn the_name_of_a_controller_is_one_value_whatever_it_is() {
 }
 
 #[test]
+fn an_endpoint_has_one_name_in_the_lines_of_its_requests_and_of_its_websockets() {
+    fn chat(_: Socket) -> Result<(), Error> {
+        Ok(())
+    }
+    fn enter(request: &Request) -> Result<Response, Error> {
+        request.upgrade(|_| Ok(()))
+    }
+    lines("");
+    let in_a_box: Box<dyn Controller> = Box::new(websocket(chat));
+    let routes = vec![
+        route!("/same/function" => websocket(chat)),
+        route!("/same/closure" => websocket(|_| Ok(()))),
+        route!("/same/shared" => Arc::new(websocket(chat))),
+        route!("/same/boxed" => in_a_box),
+        route!("/same/looks" => enter),
+        route!("/same/short" => |request: &Request| request.upgrade(|_| Ok(()))),
+    ];
+    let server = start(Server::new(routes));
+    let closure =
+        "an_endpoint_has_one_name_in_the_lines_of_its_requests_and_of_its_websockets::{{closure}}";
+    for (what, name) in [
+        ("function", "chat"),
+        ("closure", closure),
+        ("shared", "chat"),
+        ("boxed", "chat"),
+        ("looks", "enter"),
+        ("short", closure),
+    ] {
+        let path = format!("/same/{what}");
+        Raw::connect(server.local_addr()).ask(&get(&path));
+        let mut client = Raw::open(server.local_addr(), &path);
+        client.close_frame();
+        let refused = line(&format!("GET {path} 426 "));
+        let connected = line(&format!("path={path} controller="));
+        for line in [refused, connected] {
+            assert!(line.contains(&format!(" controller={name} ")), "{line}");
+        }
+    }
+}
+
+#[test]
 fn nothing_that_a_client_sends_makes_a_second_line_or_moves_the_terminal() {
     lines("");
     let server = start(Server::new(vec![route!("/seven/:what" => Doing)]));

@@ -100,6 +100,10 @@ impl Controller for Endpoint {
     fn endpoint(&self, defaults: Websocket) -> Option<Websocket> {
         Some(self.with_defaults(defaults))
     }
+
+    fn log_name(&self) -> &'static str {
+        self.name
+    }
 }
 
 impl fmt::Debug for Endpoint {
@@ -177,7 +181,10 @@ impl Request {
     where
         F: FnOnce(Socket) -> Result<(), Error>,
     {
-        session::run(self, settings, name_of::<F>(), |session| serve(function, session))
+        // The closure is a part of the controller that looks at the request, which the log calls by its own name.
+        let name = name_of::<F>();
+        let name = name.strip_suffix("::{{closure}}").unwrap_or(name);
+        session::run(self, settings, name, |session| serve(function, session))
     }
 }
 

@@ -134,6 +134,12 @@ pub trait Controller: Send + Sync {
         let _ = path;
         Ok(())
     }
+
+    /// What log and statistics call it: the name of its type, or of the function that it stands for.
+    #[doc(hidden)]
+    fn log_name(&self) -> &'static str {
+        name_of::<Self>()
+    }
 }
 
 /// One value for several routes, or for the rest of the program too.
@@ -150,6 +156,10 @@ impl<C: Controller + ?Sized> Controller for Arc<C> {
 
     fn check(&self, path: &str) -> Result<(), String> {
         (**self).check(path)
+    }
+
+    fn log_name(&self) -> &'static str {
+        (**self).log_name()
     }
 }
 
@@ -192,6 +202,10 @@ impl Controller for Box<dyn Controller> {
 
     fn check(&self, path: &str) -> Result<(), String> {
         (**self).check(path)
+    }
+
+    fn log_name(&self) -> &'static str {
+        (**self).log_name()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::base::rule::Unfit;
-use crate::controller::http::{Controller, name_of};
+use crate::controller::http::Controller;
 use crate::http::path::{self, Parameters, Pattern};
 use crate::server::error::Error;
 use crate::websocket::settings::Websocket;
@@ -30,15 +30,11 @@ impl Route {
         // The compiler shows the next line to whoever gives it another function.
         C: Controller + 'static, // for example `fn(&Request)`, or `websocket(f)` for a WebSocket's `fn(Socket)`
     {
-        Self {
-            path: path.into(),
-            controller: Box::new(controller),
-            name: name_of::<C>(),
-            number: 0,
-        }
+        let name = controller.log_name();
+        Self { path: path.into(), controller: Box::new(controller), name, number: 0 }
     }
 
-    /// The name of the controller's type, for the log.
+    /// What log and statistics call the controller.
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
