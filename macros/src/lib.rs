@@ -64,7 +64,11 @@ pub fn websocket(_: TokenStream) -> TokenStream {
 /// Where several routes match, the more specific one is taken, in whatever order they stand: a segment as it is comes
 /// before `:name`, and that before `*name`. `Route::new` says more.
 ///
+/// A route takes all methods. A function that means one of them answers others with 405; WebSocket endpoints and
+/// `StaticFiles` do by themselves.
+///
 /// ```
+/// use rwf::http::Method;
 /// use rwf::prelude::*;
 ///
 /// #[derive(Default, macros::WebsocketController)]
@@ -80,10 +84,18 @@ pub fn websocket(_: TokenStream) -> TokenStream {
 ///     Ok(())
 /// }
 ///
+/// fn login(request: &Request) -> Result<Response, Error> {
+///     if request.method() != Method::Post {
+///         return Ok(Response::method_not_allowed().header("Allow", "POST"));
+///     }
+///     Ok(Response::no_content())
+/// }
+///
 /// let routes = vec![
 ///     route!("/chat" => Chat),
 ///     route!("/chat/:room" => Chat { greeting: "welcome".to_string() }),
 ///     route!("/echo" => websocket(echo)),
+///     route!("/login" => login),
 ///     route!("/health" => |_: &Request| Ok(Response::new().text("well"))),
 /// ];
 /// # let _ = routes;

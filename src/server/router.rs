@@ -24,6 +24,9 @@ impl Route {
     ///
     /// Where several routes match, the more specific one is taken, in whatever order they stand: a segment as it is comes
     /// before `:name`, and that before `*name`. Two that match the same paths are an error when the server starts.
+    ///
+    /// It takes all methods: which one it is says [`Request::method`](crate::http::Request::method), and
+    /// [`Response::method_not_allowed`](crate::http::Response::method_not_allowed) is the answer to others.
     #[must_use]
     pub fn new<C>(path: impl Into<String>, controller: C) -> Self
     where
