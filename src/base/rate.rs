@@ -23,6 +23,7 @@ const MOST_NANOS: u64 = FOREVER.as_nanos() as u64;
 /// assert_eq!(typing.to_string(), "5 per 1s");
 /// assert_eq!(reconnecting, reconnecting.burst(10), "what a period allows may come at once");
 /// ```
+#[doc(alias("rate_limit", "throttle"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     count: usize,

@@ -76,6 +76,7 @@ impl Client {
     ///
     /// The client has left or is being closed, or its outbox is full: then it is closed as too slow, unless the
     /// [settings](crate::controller::Overflow) have the message refused.
+    #[doc(alias = "backpressure")]
     pub fn send(&self, message: impl Into<Outgoing>) -> Result<(), SendError> {
         self.send_with(message.into(), Patience::Settings)
     }

@@ -27,6 +27,7 @@ impl Comms {
     /// ```
     ///
     /// It is a view: each call looks anew. Who comes and goes from then on, [`presence`](Self::presence) tells.
+    #[doc(alias = "online")]
     #[must_use]
     pub fn members(&self) -> Members {
         Members { receivers: self.receivers.clone() }

@@ -51,6 +51,7 @@ impl Comms {
     /// # Errors
     ///
     /// The system has no thread for the watch.
+    #[doc(alias = "online")]
     pub fn presence(&self) -> io::Result<Presence> {
         Presence::begin(Scope { receivers: self.receivers.clone(), prefix: None })
     }

@@ -55,6 +55,7 @@ pub struct Comms {
 impl Comms {
     /// All connections of a session: every tab of a visitor, or of a user by number, name or UUID. A text is a name: for
     /// a [`SessionId`] that was written as text, parse it.
+    #[doc(alias("session", "user"))]
     #[must_use]
     pub fn websocket(session: impl Into<SessionId>) -> Self {
         Self::to(Target::Session(session.into()))
@@ -96,6 +97,7 @@ impl Comms {
 
     /// All connections that have [subscribed](Self::subscribe) to a topic: a name of up to 255 bytes, `room:7` say, which
     /// exists while anybody has subscribed to it.
+    #[doc(alias("room", "group", "publish"))]
     #[must_use]
     pub fn topic(name: impl Into<String>) -> Self {
         Self::to(Target::Topic(name.into()))
@@ -108,6 +110,7 @@ impl Comms {
     }
 
     /// Everyone who is connected.
+    #[doc(alias("all", "everyone", "broadcast"))]
     #[must_use]
     pub fn notify() -> Self {
         Self::to(Target::All)
@@ -152,6 +155,7 @@ impl Comms {
     /// it ends that method, and leaves its connection open. In a function of a [`Socket`](crate::controller::Socket) it ends
     /// the function, and with it the connection, which is right where the receivers are this client: where they are others,
     /// log the error, or pass over it with `let _ =`.
+    #[doc(alias = "backpressure")]
     pub fn send(&self, message: impl Into<Outgoing>) -> Result<usize, SendError> {
         self.send_with(message.into(), Patience::Settings)
     }
@@ -209,6 +213,7 @@ impl Comms {
     /// # Errors
     ///
     /// There are receivers, and none could take it.
+    #[doc(alias = "backpressure")]
     pub fn try_send(&self, message: impl Into<Outgoing>) -> Result<usize, SendError> {
         self.send_with(message.into(), Patience::Until(None))
     }
@@ -341,6 +346,7 @@ impl Comms {
     /// # Errors
     ///
     /// The code may not be sent, or the reason is longer than 123 bytes (RFC 6455 §5.5, §7.4.2). Nothing is closed.
+    #[doc(alias = "disconnect")]
     pub fn close(&self, code: impl Into<CloseCode>, reason: &str) -> Result<usize, InvalidClose> {
         let close = Close::checked(code.into(), reason)?;
         let members = Registry::global().find(&self.receivers);

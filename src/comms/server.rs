@@ -32,6 +32,7 @@ impl ServerComms {
     }
 
     /// All connections of a session, like [`Comms::websocket`].
+    #[doc(alias("session", "user"))]
     #[must_use]
     pub fn websocket(self, session: impl Into<SessionId>) -> Comms {
         self.of_server(Comms::websocket(session))
@@ -56,6 +57,7 @@ impl ServerComms {
     }
 
     /// Everyone, like [`Comms::notify`].
+    #[doc(alias("all", "everyone", "broadcast"))]
     #[must_use]
     pub fn notify(self) -> Comms {
         self.of_server(Comms::notify())

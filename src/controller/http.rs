@@ -102,6 +102,7 @@ use crate::websocket::settings::Websocket;
 /// The inner `handle` of a WebSocket runs it to its end: what stands behind the call comes when the client has left. What is
 /// checked when a server starts, the settings of an endpoint or the folder of [`StaticFiles`](crate::controller::StaticFiles),
 /// is checked with the first request where another controller stands before it.
+#[doc(alias = "middleware")]
 #[async_trait]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a controller",

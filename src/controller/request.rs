@@ -404,6 +404,7 @@ impl Request {
     /// The server's own are left out: those of the handshake, `Sec-WebSocket-` and `Upgrade`, and those of a response that
     /// it sets itself. A name or value that no header can have makes the response a 500 with a line in the log. After a
     /// WebSocket has opened it is too late.
+    #[doc(alias = "cors")]
     pub fn append_response_header(&self, name: &str, value: impl Into<String>) {
         let header = (name.to_owned(), value.into());
         self.shared.response_headers.lock().push(header);

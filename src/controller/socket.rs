@@ -231,6 +231,7 @@ impl Socket {
     ///
     /// The client has left or is being closed, or its outbox is full: then it is closed as too slow, unless the
     /// [settings](crate::controller::Overflow) have the message refused.
+    #[doc(alias = "backpressure")]
     pub fn send(&self, message: impl Into<Outgoing>) -> Result<(), SendError> {
         self.send_with(message.into(), Patience::Settings)
     }

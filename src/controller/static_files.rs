@@ -48,6 +48,7 @@ use crate::http::validators::Validators;
 /// a link may be put in place of a file between the look at it and its opening.
 ///
 /// The content type comes from the file's extension, and browsers are told not to guess (`nosniff`).
+#[doc(alias = "serve_dir")]
 pub struct StaticFiles {
     source: Source,
     cache_control: String,

@@ -123,6 +123,9 @@ impl Server {
     /// system choose; [`ServerHandle::local_addr`] tells what it chose. Of the addresses of a name the first one is taken that
     /// can be had.
     ///
+    /// In a container, and for other machines, bind `"0.0.0.0:8000"`: the default, 127.0.0.1, is reached from the same
+    /// machine, or container, alone.
+    ///
     /// Each call of this, of [`bind_unix`](Self::bind_unix) and of [`listener`](Self::listener) adds a place where the same
     /// server listens, with an accept thread of its own; [`ServerHandle::local_addrs`] lists them. `"[::]:80"` means all
     /// addresses of the machine, IPv4 too; see [`ipv6_only`](Self::ipv6_only).
@@ -136,6 +139,7 @@ impl Server {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("docker", "container"))]
     #[must_use]
     pub fn bind(mut self, address: impl ToSocketAddrs + Debug) -> Self {
         self.places.add(Place::resolve(&address));
@@ -237,6 +241,7 @@ impl Server {
         idle_timeout: Duration
         /// How long a shutdown waits for connections to end in good order. Default 10 s, then they are cut, and have a second to
         /// notice. Zero cuts at once.
+        #[doc(alias("graceful", "graceful_shutdown"))]
         shutdown_timeout: Duration
         /// The longest request line with headers, in bytes. Default 16 KiB, then 431.
         max_head_size: usize
@@ -256,6 +261,7 @@ impl Server {
         max_connections_per_session: usize
         /// The most bytes that wait for slow clients, over all outboxes of the process. Default 256 MiB. Beyond it a
         /// client for whom something waits already is full, as if its own outbox were; others are not concerned.
+        #[doc(alias = "backpressure")]
         max_queued_bytes: usize
         /// After how long a handler that still runs is worth a warning in the log. Default 30 s.
         handler_warning: Duration
@@ -295,6 +301,7 @@ impl Server {
     /// let server = Server::new(vec![]).handshake_rate_per_peer(reconnecting);
     /// # let _ = server;
     /// ```
+    #[doc(alias("rate_limit", "throttle"))]
     #[must_use]
     pub fn handshake_rate_per_peer(mut self, rate: impl Into<Option<Rate>>) -> Self {
         self.settings.handshake_rate_per_peer = rate.into();
@@ -440,6 +447,7 @@ impl Server {
     /// # Errors
     ///
     /// The server cannot start: [`Error`] says why.
+    #[doc(alias("graceful", "graceful_shutdown"))]
     pub fn run(self) -> Result<(), Error> {
         if self.places.are_none() {
             let reason = "needs `spawn`, whose handle takes the connections".to_owned();

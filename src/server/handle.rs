@@ -167,6 +167,7 @@ impl ServerHandle {
     /// }
     /// # Ok::<(), rwf::http::Error>(())
     /// ```
+    #[doc(alias = "disconnect")]
     pub fn kick(&self, connection: impl Into<ConnectionId>, reason: &str) -> bool {
         self.running.connections.kick(connection.into(), reason)
     }
@@ -313,6 +314,7 @@ impl ServerHandle {
     /// # Errors
     ///
     /// [`Error::FromHandler`] when a thread of this server calls it: a handler, or a logger or destructor that runs there.
+    #[doc(alias("graceful", "graceful_shutdown"))]
     pub fn shutdown(&self) -> Result<Report, Error> {
         if self.running.connections.context.watchdog.is_own_thread() {
             return Err(Error::FromHandler);

@@ -51,6 +51,7 @@ use crate::server::process;
 ///
 /// `route` is a route's path as it was written, so that clients cannot make more of them. These are the numbers of
 /// [`Stats`](crate::stats::Stats), which says more about them.
+#[doc(alias = "prometheus")]
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     is_of_process: bool,

@@ -47,6 +47,7 @@ use crate::server::error::Error;
 /// The files are read once, and again when the server is told to: by SIGHUP under [`run`](crate::http::Server::run), by
 /// [`reload_tls`](crate::http::ServerHandle::reload_tls) under [`spawn`](crate::http::Server::spawn). Connections that are open
 /// keep what they have. Where a file is missing or wrong, everything stays as it was, and the log says why.
+#[doc(alias("https", "wss", "ssl"))]
 #[derive(Debug, Clone)]
 pub struct Tls {
     source: Source,

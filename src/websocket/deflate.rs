@@ -18,6 +18,7 @@ use crate::base::rule::{self, Checked, Unfit};
 /// let without = Websocket::new().deflate(None);
 /// # let _ = (updates, without);
 /// ```
+#[doc(alias = "compression")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deflate {
     pub(crate) level: u8,

@@ -31,6 +31,7 @@ use crate::websocket::lag::Lag;
 ///     .subprotocols(["chat.v2", "chat.v1"]);
 /// # let _ = settings;
 /// ```
+#[doc(alias("WebsocketSettings", "WebsocketConfig"))]
 #[derive(Debug, Clone)]
 pub struct Websocket {
     pub(crate) max_message_size: usize,
@@ -59,6 +60,7 @@ pub struct Websocket {
 }
 
 /// What happens to a message that finds its receiver's outbox full.
+#[doc(alias = "backpressure")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Overflow {
@@ -177,6 +179,7 @@ impl Websocket {
     ///     .byte_rate(Rate::per_second(64 << 10).burst(1 << 20));
     /// # let _ = chat;
     /// ```
+    #[doc(alias("rate_limit", "throttle"))]
     #[must_use]
     pub fn message_rate(mut self, rate: impl Into<Option<Rate>>) -> Self {
         self.message_rate = rate.into();
@@ -188,6 +191,7 @@ impl Websocket {
     ///
     /// Every byte counts when it is read, those of pings, empty messages, answers to questions and the frames' own headers
     /// too, and those that come along with the handshake. A pong does not count that answers a ping of the server's.
+    #[doc(alias("rate_limit", "throttle"))]
     #[must_use]
     pub fn byte_rate(mut self, rate: impl Into<Option<Rate>>) -> Self {
         self.byte_rate = rate.into();
@@ -201,6 +205,7 @@ impl Websocket {
     /// is the server's, those of one endpoint where that has a rate of its own. What was used up is remembered until the
     /// whole burst is there again, so that nobody gets a new one by reconnecting. A guest may throw its cookie away and
     /// be another one.
+    #[doc(alias("rate_limit", "throttle"))]
     #[must_use]
     pub fn message_rate_per_session(mut self, rate: impl Into<Option<Rate>>) -> Self {
         self.message_rate_per_session = rate.into();
@@ -209,6 +214,7 @@ impl Websocket {
 
     /// How many bytes a session may send over all its connections together, like [`byte_rate`](Self::byte_rate), and
     /// shared like [`message_rate_per_session`](Self::message_rate_per_session). Default unlimited.
+    #[doc(alias("rate_limit", "throttle"))]
     #[must_use]
     pub fn byte_rate_per_session(mut self, rate: impl Into<Option<Rate>>) -> Self {
         self.byte_rate_per_session = rate.into();
@@ -233,6 +239,7 @@ impl Websocket {
 
     /// The most bytes that wait for one client, default 1 MiB, where each message counts 64 more than it is long, and the
     /// newest value of a key 256 more and the length of the key; see [`Overflow`] for what comes then. A message that is longer still fits an empty outbox.
+    #[doc(alias = "backpressure")]
     #[must_use]
     pub fn outbox_bytes(mut self, bytes: usize) -> Self {
         self.outbox_bytes = bytes;
@@ -257,6 +264,7 @@ impl Websocket {
     }
 
     /// What happens to a message that finds its receiver's outbox full. Default [`Overflow::Close`].
+    #[doc(alias = "backpressure")]
     #[must_use]
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
@@ -304,6 +312,7 @@ impl Websocket {
 
     /// How long a client may be silent before it is sent a ping; `None` for never. Default 20 s, which also keeps
     /// proxies from cutting a quiet connection.
+    #[doc(alias("heartbeat", "keepalive"))]
     #[must_use]
     pub fn ping_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.ping_interval = interval.into();
@@ -312,6 +321,7 @@ impl Websocket {
 
     /// How long after an unanswered ping a silent client is given up. Default 20 s. Any byte counts as an answer, and so does
     /// a client that has a backlog and takes something of it.
+    #[doc(alias("heartbeat", "keepalive"))]
     #[must_use]
     pub fn ping_timeout(mut self, timeout: Duration) -> Self {
         self.ping_timeout = timeout;
@@ -336,8 +346,23 @@ impl Websocket {
 
     /// Lets pages from `origin` connect too, written as browsers send it: `https://example.com`, with a port that is
     /// not the scheme's usual one; `capacitor://localhost` for an app; `null` for pages without an origin. By default only
-    /// pages of the same host may, by https, or by http where the connection is not
+    /// pages of the same host and port may, by https, or by http where the connection is not
     /// [known to be secure](crate::http::Request::is_secure).
+    ///
+    /// The dev server of a frontend has a port of its own, and its pages get 403 until they are let in: one of
+    /// `http://localhost:5173` that opens `ws://localhost:8000`, say.
+    ///
+    /// ```
+    /// use rwf::controller::Websocket;
+    ///
+    /// let mut settings = Websocket::new();
+    /// if cfg!(debug_assertions) {
+    ///     settings = settings.allow_origin("http://localhost:5173");
+    /// }
+    /// ```
+    ///
+    /// It is for WebSockets. How such a page reads plain HTTP is in [the guide](crate::guide::security#cors).
+    #[doc(alias = "cors")]
     #[must_use]
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
         if let Origins::SameHost(more) = &mut self.origins {
@@ -348,6 +373,7 @@ impl Websocket {
 
     /// Lets pages from anywhere connect. Only for endpoints that do not trust cookies: any site that a visitor looks
     /// at can then talk to this one in the visitor's name.
+    #[doc(alias = "cors")]
     #[must_use]
     pub fn allow_any_origin(mut self) -> Self {
         self.origins = Origins::Any;
@@ -366,6 +392,7 @@ impl Websocket {
     /// [`Deflate::new`]. With the feature `deflate`.
     ///
     /// Mind that a compressed message's length tells something of what is in it: see [security](crate::guide::security).
+    #[doc(alias = "compression")]
     #[cfg(feature = "deflate")]
     #[must_use]
     pub fn deflate(mut self, deflate: impl Into<Option<Deflate>>) -> Self {
