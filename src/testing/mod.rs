@@ -31,6 +31,22 @@
 //! What does not happen is a panic that says what was expected, what came instead and on which path, at the line of the
 //! test that expected it. Nothing waits for ever: see [`Visitor::timeout`].
 //!
+//! # Why a handler failed
+//!
+//! A client does not learn it: it gets a 500, or a close with 1011. The log says it, and cargo shows that with a test that
+//! fails where the test has set a logger: with `env_logger` among the `dev-dependencies`, say,
+//!
+//! ```
+//! # use rwf::prelude::*;
+//! # fn broken(_: &Request) -> Result<Response, Error> { Err(Error::new("the disk is full")) }
+//! # #[cfg(feature = "logger")]
+//! let _ = env_logger::builder().is_test(true).try_init();
+//! let server = rwf::testing::serve(vec![route!("/broken" => broken)]);
+//! assert_eq!(server.get("/broken").status(), 500);  // ERROR … GET /broken 500 …: the disk is full
+//! ```
+//!
+//! in each test. Errors are shown then; `RUST_LOG=rwf=info` shows all requests and WebSockets.
+//!
 //! # Somebody
 //!
 //! Each [`TestServer::connect`] is another guest. A [`Visitor`] is one person's browser: its tabs are one session, it
@@ -56,6 +72,11 @@
 //!
 //! With a server that speaks [TLS](crate::http::Server::tls), the clients do too. They take any certificate, because they know
 //! whom they talk to; [`Visitor::tls`] makes them as strict as others are.
+//!
+//! # Several nodes
+//!
+//! Two servers of one process are one node of a [cluster](crate::guide::cluster), whose guide says how several nodes are
+//! [tested](crate::guide::cluster#tests).
 //!
 //! # Clients that misbehave
 //!
