@@ -47,6 +47,10 @@ impl Comms {
     /// In a [cluster](crate::guide::cluster#clients-are-asked) those on all nodes are asked, and the first answer of any is
     /// heard. While Redis is away those of this node are.
     ///
+    /// A question that was sent is not taken back. It may reach a client late, when it was answered by another one or its
+    /// time is over, and nobody hears the answer: a client that was slow, or whose node hung for a while. What must not be
+    /// done twice needs a number of its own in the question.
+    ///
     /// It is sent like any message: where old ones are [dropped](crate::controller::Overflow::DropOldest) for new ones, so
     /// may a question be, and nobody answers it.
     ///
