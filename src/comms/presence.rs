@@ -130,9 +130,10 @@ impl ServerComms {
 /// A watch has a thread of its own, which ends when it is dropped. Where nobody watches, nothing is done. To watch many
 /// topics, watch their common prefix once.
 ///
-/// A loop over a watch of one server, made with [`ServerHandle::comms`](crate::http::ServerHandle::comms), say, ends when
-/// that was shut down, or could not start: by then all were told as left. Any other watch does not end by itself; when the
-/// process leaves its cluster, those who are on other nodes are told as left.
+/// A loop, `for change in &presence`, over a watch of one server, made with
+/// [`ServerHandle::comms`](crate::http::ServerHandle::comms), say, ends when that was shut down, or could not start: by then
+/// all were told as left. Any other watch does not end by itself; when the process leaves its cluster, those who are on
+/// other nodes are told as left.
 pub struct Presence {
     receiver: Receiver<Change>,
     watch: Arc<Watch>,

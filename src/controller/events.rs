@@ -87,8 +87,9 @@ pub enum Event {
 /// The events of an endpoint's clients: a [`Receiver`] of a crossbeam channel, by `Deref`, also in
 /// [`select!`](crate::channel::select). Dropping it closes the clients with 1001, and those that come later.
 ///
-/// A loop over it ends when nothing more can come: the [server](crate::http::ServerHandle) was dropped, and all events
-/// were taken. A shutdown alone does not end it: whoever waits for a thread with such a loop drops the handle before.
+/// A loop, `for event in &events`, ends when nothing more can come: the [server](crate::http::ServerHandle) was dropped,
+/// and all events were taken. A shutdown alone does not end it: whoever waits for a thread with such a loop drops the
+/// handle before.
 #[derive(Debug)]
 pub struct Events {
     receiver: Receiver<Event>,

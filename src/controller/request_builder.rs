@@ -51,7 +51,7 @@ use crate::net::peer::Peer;
 ///
 /// There is no connection behind it. A WebSocket endpoint, of whatever style, answers a request that opens no WebSocket as
 /// on a server, with 426 say, and one that would open it with an error: a test of what a WebSocket does
-/// [spawns](crate::http::Server::spawn) a server on port 0.
+/// has a server, and clients, of `rwf::testing`, with the feature `testing`.
 ///
 /// # Panics
 ///
