@@ -125,9 +125,9 @@
 //!              overview, request, request_builder, http, folder, static_files, session, socket, websocket,
 //!              function, given, backlog, events
 //!              what a program writes, and what it is given; the session inside `handle`
-//! comms/       session, receivers, topics, changes, bell, watches, wire, notices, lookout, errands, survey, joined, envelope,
-//!              interest, entries, registry, outcome, crossing, reach, server, client, members, reports, watchman, presence,
-//!              asking, flush, carrier, ask, gaps, arrivals, cluster
+//! comms/       session, receivers, topics, changes, bell, watches, wire, notices, remote_presence, relayed_requests,
+//!              survey, joined, envelope, interest, entries, registry, outcome, crossing, reach, server, client,
+//!              members, reports, presence_thread, presence, asking, flush, relay, ask, gaps, arrivals, cluster
 //!              who is connected, and reaching them
 //! websocket/   close, header, message, frame, deflate, extensions, inflater, deflater, compression, prepared,
 //!              decoder, batch, latest, pings, lag, questions, traffic,
@@ -139,7 +139,7 @@
 //!              bytes in, values out
 //! redis/       node, address, settings, frame, resp, slots, trust, fault, secure, socket, dialer, handshake, read_buffer,
 //!              backoff, threads, log_throttle, dialect, sequences, history, parcel, pending, queue, probes,
-//!              subscriptions, commands, tally, desk, observers, health, status, reply_handler, link, scout,
+//!              subscriptions, commands, tally, writer, observers, health, status, reply_handler, link, slot_lookup,
 //!              unrouted, routes, shards, links
 //!              a connection to Redis that is kept, and what goes through it; feature `redis`
 //! net/         peer, socket, os, socket_file, listener, cryptography, ciphertext,

@@ -28,7 +28,7 @@ impl log::Log for Waiting {
     }
 
     fn log(&self, _: &log::Record<'_>) {
-        if thread::current().name() == Some("rwf-watchman") {
+        if thread::current().name() == Some("rwf-presence") {
             if let Some(entered) = ENTERED.lock().unwrap().take() {
                 let _ = entered.send(());
             }

@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::comms::carrier;
 use crate::comms::crossing;
 use crate::comms::entries::Outboxes;
 use crate::comms::envelope::{self, Home, Inquiry, Letter, Question};
 use crate::comms::gaps::{self, Gap, Gaps};
 use crate::comms::joined::Channels;
-use crate::comms::lookout::Lookout;
 use crate::comms::members::Members;
 use crate::comms::notices::{self, Notice, Pulse};
+use crate::comms::presence_thread;
 use crate::comms::reach;
 use crate::comms::receivers::Target;
 use crate::comms::registry::Registry;
+use crate::comms::relay;
+use crate::comms::remote_presence::RemotePresence;
 use crate::comms::survey::Survey;
-use crate::comms::watchman;
 use crate::redis::node::NodeId;
 use crate::redis::observers::{Arrivals, Event};
 use crate::websocket::outbox::Outbox;
@@ -38,7 +38,7 @@ pub(crate) struct Mailroom {
     pub(crate) gaps: Option<Arc<Gaps>>,
     pub(crate) survey: Arc<Survey>,
     pub(crate) unwritten: Mutex<Unwritten>,
-    pub(crate) lookout: Arc<Lookout>,
+    pub(crate) remote_presence: Arc<RemotePresence>,
 }
 
 /// Messages that go out with others which have come with them, so that a burst is a few writes for each connection.
@@ -53,18 +53,18 @@ impl Mailroom {
     fn take_notice(&self, from: NodeId, notice: Notice) {
         let Some(joined) = Registry::global().joined() else { return };
         let again = match notice {
-            Notice::Report(report) => self.lookout.hear_report(from, report),
+            Notice::Report(report) => self.remote_presence.hear_report(from, report),
             notice => {
                 let is_pulse = matches!(notice, Notice::Pulse(_));
-                let again = is_pulse.then(|| self.lookout.hear_pulse(from)).flatten();
+                let again = is_pulse.then(|| self.remote_presence.hear_pulse(from)).flatten();
                 if matches!(notice, Notice::Bye) {
-                    self.lookout.leave(from);
+                    self.remote_presence.leave(from);
                 }
                 let has_watches =
                     matches!(&notice, Notice::Pulse(Pulse { watches, .. }) if !watches.is_empty());
-                self.lookout.pass_on(from, notice);
+                self.remote_presence.pass_on(from, notice);
                 if has_watches {
-                    watchman::start_or_log(&joined);
+                    presence_thread::start_or_log(&joined);
                 }
                 again
             }
@@ -112,18 +112,18 @@ impl Arrivals for Mailroom {
             Letter::Question(Question { number, time, message }) => {
                 if let Some(joined) = registry.joined() {
                     let time = Duration::from_millis(time);
-                    carrier::ask(&joined, (from, number), &receivers, message, time);
+                    relay::ask(&joined, (from, number), &receivers, message, time);
                 }
             }
             Letter::Flush { number, time } => {
                 if let Some(joined) = registry.joined() {
                     let time = Duration::from_millis(time);
-                    carrier::flush(&joined, (from, number), &receivers, time);
+                    relay::flush(&joined, (from, number), &receivers, time);
                 }
             }
             Letter::Forget(number) => {
                 if let Some(joined) = registry.joined() {
-                    carrier::forget(&joined, (from, number));
+                    relay::forget(&joined, (from, number));
                 }
             }
             Letter::Notice(content) => match notices::read(&content) {
@@ -148,7 +148,7 @@ impl Arrivals for Mailroom {
             Some(Home::Ask(number)) => self.survey.answer(number, None),
             Some(Home::Notice(content)) => {
                 if let Some(Notice::Pulse(Pulse { turn: 1.., .. })) = notices::read(&content) {
-                    self.lookout.end_turn();
+                    self.remote_presence.end_turn();
                 }
             }
             None => {}
@@ -157,8 +157,8 @@ impl Arrivals for Mailroom {
 
     fn happen(&self, event: Event) {
         match event {
-            Event::Risen { .. } => self.lookout.rise(),
-            Event::Unpublished { .. } => self.lookout.note_lost(),
+            Event::Risen { .. } => self.remote_presence.rise(),
+            Event::Unpublished { .. } => self.remote_presence.note_lost(),
             Event::Fallen { .. } | Event::Missed { .. } => {}
         }
         let Some(gaps) = &self.gaps else { return };

@@ -11,12 +11,12 @@ use crate::base::deadline;
 use crate::comms::asking::{Asking, NotAsked, Unanswered};
 use crate::comms::client::Client;
 use crate::comms::entries::Outboxes;
-#[cfg(feature = "redis")]
-use crate::comms::errands::Reply;
 use crate::comms::flush::is_own_handler;
 use crate::comms::outcome::SendError;
 use crate::comms::reach::Comms;
 use crate::comms::registry::Registry;
+#[cfg(feature = "redis")]
+use crate::comms::relayed_requests::Reply;
 use crate::websocket::close::Cause;
 use crate::websocket::message::{Message, Outgoing};
 use crate::websocket::outbox::Outbox;

@@ -8,9 +8,9 @@ use crossbeam_channel::{Receiver, at, bounded, never, select};
 use crate::base::deadline;
 use crate::comms::crossing;
 use crate::comms::envelope::{self, Letter, Question};
-use crate::comms::errands::Reply;
 use crate::comms::joined::Joined;
 use crate::comms::receivers::Receivers;
+use crate::comms::relayed_requests::Reply;
 use crate::websocket::message::{Message, Outgoing};
 
 /// A letter that every node answers which hears it.

@@ -15,16 +15,16 @@ use rustls::ClientConfig;
 use crate::base::contained::contained;
 use crate::base::rule::{self, Checked, Unfit};
 use crate::comms::arrivals::Mailroom;
-use crate::comms::carrier;
 use crate::comms::crossing;
-use crate::comms::errands::Errands;
 use crate::comms::gaps::{Gap, Gaps, Hook};
 use crate::comms::joined::{Channels, Joined};
-use crate::comms::lookout::Lookout;
 use crate::comms::notices::{Notice, Pulse};
+use crate::comms::presence_thread;
 use crate::comms::registry::Registry;
+use crate::comms::relay;
+use crate::comms::relayed_requests::RelayedRequests;
+use crate::comms::remote_presence::RemotePresence;
 use crate::comms::survey::Survey;
-use crate::comms::watchman;
 use crate::redis::address::Address;
 use crate::redis::dialer::Dialer;
 use crate::redis::link::NoLink;
@@ -389,14 +389,14 @@ impl Cluster {
             None => None,
         };
         let survey = Arc::new(Survey::default());
-        let lookout = Arc::new(Lookout::new(self.settings.presence_lease));
+        let remote_presence = Arc::new(RemotePresence::new(self.settings.presence_lease));
         let mailroom = Mailroom {
             node,
             channels: channels.clone(),
             gaps: gaps.as_ref().map(|(gaps, _)| Arc::clone(gaps)),
             survey: Arc::clone(&survey),
             unwritten: Mutex::default(),
-            lookout: Arc::clone(&lookout),
+            remote_presence: Arc::clone(&remote_presence),
         };
         let Settings { ask_timeout, max_message_size, .. } = self.settings;
         let started = Links::start(
@@ -421,8 +421,8 @@ impl Cluster {
             survey,
             ask_timeout,
             max_message_size,
-            lookout,
-            errands: Errands::default(),
+            remote_presence,
+            relayed_requests: RelayedRequests::default(),
         });
         // Before others could be told of connections that are named otherwise.
         node.name_process();
@@ -431,9 +431,9 @@ impl Cluster {
         let call = Pulse { is_calling: true, ..Pulse::default() };
         crossing::tell_all(&joined, &Notice::Pulse(call));
         // The program may have begun to watch before.
-        if !joined.lookout.is_empty() {
-            watchman::start_or_log(&joined);
-            joined.lookout.ring();
+        if !joined.remote_presence.is_empty() {
+            presence_thread::start_or_log(&joined);
+            joined.remote_presence.ring();
         }
         Ok(Membership { joined, gaps, servers: 1 })
     }
@@ -457,15 +457,15 @@ struct Left {
 impl Membership {
     fn leave(self) -> Left {
         let Self { joined, gaps, .. } = self;
-        let was_watching = joined.lookout.stop();
+        let was_watching = joined.remote_presence.stop();
         NodeId::NONE.name_process();
         // From here on nothing more is posted, but what is said at last.
         Registry::global().set_joined(None);
-        carrier::forget_all(&joined);
+        relay::forget_all(&joined);
         if was_watching {
             crossing::tell_all(&joined, &Notice::Bye);
         }
-        joined.lookout.end();
+        joined.remote_presence.end();
         joined.survey.close();
         let lost = joined.link.stop(LEAVE_PATIENCE);
         process::give_back();

@@ -18,8 +18,8 @@ mod with_redis {
     use crate::comms::receivers::{Peer, Receivers, Target};
     use crate::comms::registry::Registry;
     use crate::comms::session::{ConnectionId, SessionId};
-    use crate::redis::desk::Posted;
     use crate::redis::node::NodeId;
+    use crate::redis::writer::Posted;
     use crate::websocket::close::Close;
     use crate::websocket::prepared::PreparedMessage;
     use crate::websocket::room::Patience;

@@ -153,7 +153,7 @@ impl Entries {
             self.interest.note_topic(topic, true);
         }
         if let Some(joined) = self.interest.joined() {
-            self.watches.of_all_nodes().for_each(|watch| joined.lookout.add(watch));
+            self.watches.of_all_nodes().for_each(|watch| joined.remote_presence.add(watch));
         }
     }
 

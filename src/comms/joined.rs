@@ -7,14 +7,14 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use crate::base::deadline;
-use crate::comms::errands::Errands;
-use crate::comms::lookout::Lookout;
 use crate::comms::receivers::Target;
+use crate::comms::relayed_requests::RelayedRequests;
+use crate::comms::remote_presence::RemotePresence;
 use crate::comms::session::SessionId;
 use crate::comms::survey::Survey;
-use crate::redis::desk::Posted;
 use crate::redis::links::Links;
 use crate::redis::node::NodeId;
+use crate::redis::writer::Posted;
 
 /// A cluster that this process has joined.
 pub(crate) struct Joined {
@@ -26,9 +26,9 @@ pub(crate) struct Joined {
     pub(crate) ask_timeout: Duration,
     pub(crate) max_message_size: usize,
     /// Whom this node watches on others.
-    pub(crate) lookout: Arc<Lookout>,
+    pub(crate) remote_presence: Arc<RemotePresence>,
     /// What others have its clients asked.
-    pub(crate) errands: Errands,
+    pub(crate) relayed_requests: RelayedRequests,
 }
 
 impl Joined {

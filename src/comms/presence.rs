@@ -9,14 +9,14 @@ use std::thread;
 use crossbeam_channel::{Iter, Receiver, bounded};
 
 use crate::comms::changes::Member;
+#[cfg(feature = "redis")]
+use crate::comms::presence_thread;
 use crate::comms::reach::Comms;
 use crate::comms::receivers::{Receivers, Target};
 use crate::comms::registry::Registry;
 use crate::comms::server::ServerComms;
 use crate::comms::session::{ServerId, SessionId};
 use crate::comms::watches::{Scope, Watch};
-#[cfg(feature = "redis")]
-use crate::comms::watchman;
 
 /// How many changes are handed over ahead. A loop that looks in without waiting gets so many at once.
 const AHEAD: usize = 64;
@@ -168,7 +168,7 @@ impl Presence {
         if self.watch.is_of_all_nodes()
             && let Some(joined) = Registry::global().joined()
         {
-            return watchman::start(&joined);
+            return presence_thread::start(&joined);
         }
         Ok(())
     }

@@ -156,9 +156,9 @@ impl Registry {
         #[cfg(feature = "redis")]
         if watch.is_of_all_nodes() {
             let joined = entries.interest.joined().cloned();
-            joined.iter().for_each(|joined| joined.lookout.add(&watch));
+            joined.iter().for_each(|joined| joined.remote_presence.add(&watch));
             drop(entries);
-            joined.iter().for_each(|joined| joined.lookout.ring());
+            joined.iter().for_each(|joined| joined.remote_presence.ring());
         }
         watch
     }
@@ -170,7 +170,7 @@ impl Registry {
         if watch.is_of_all_nodes() {
             let joined = entries.interest.joined().cloned();
             drop(entries);
-            joined.iter().for_each(|joined| joined.lookout.remove(watch));
+            joined.iter().for_each(|joined| joined.remote_presence.remove(watch));
         }
     }
 

@@ -108,7 +108,7 @@ impl Reports {
         });
         self.last_bell += 1;
         let bell = self.last_bell;
-        let watch = Registry::global().watch_with_bell(scope, joined.lookout.bell(bell));
+        let watch = Registry::global().watch_with_bell(scope, joined.remote_presence.bell(bell));
         asker
             .watches
             .insert(number, Asked { watch, bell, bytes: size, renewed: now, stage: Stage::Begun });

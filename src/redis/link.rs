@@ -13,7 +13,6 @@ use crate::base::contained::contained;
 use crate::base::deadline;
 use crate::redis::address::{Address, Endpoint};
 use crate::redis::backoff;
-use crate::redis::desk::{Desk, Posted, Work};
 use crate::redis::dialect::Dialect;
 use crate::redis::dialer::Dialer;
 use crate::redis::fault::Fault;
@@ -29,6 +28,7 @@ use crate::redis::status::Status;
 use crate::redis::subscriptions::Subscriptions;
 use crate::redis::tally::Tally;
 use crate::redis::threads::Threads;
+use crate::redis::writer::{Posted, Work, Writer};
 
 /// The most memory that is kept for the next write, in bytes.
 const MAX_KEPT: usize = 256 << 10;
@@ -37,7 +37,7 @@ pub(crate) struct Link {
     dialer: Dialer,
     node: NodeId,
     settings: Settings,
-    pub(crate) desk: Arc<Desk>,
+    pub(crate) writer: Arc<Writer>,
     pub(crate) subscriptions: Arc<Subscriptions>,
     pub(crate) status: Arc<Status>,
     replies: ReplyHandler,
@@ -65,7 +65,7 @@ impl Link {
     ) -> Arc<Self> {
         let is_shard = overseer.is_some();
         let dialect = Dialect::of(is_shard);
-        let desk = Arc::new(Desk::new(node, channel.into(), dialect, settings.clone()));
+        let writer = Arc::new(Writer::new(node, channel.into(), dialect, settings.clone()));
         // A message is sent again for as long as it may wait.
         let subscriptions = Arc::new(Subscriptions::new(settings.max_waiting_age));
         let status = Status::new(&dialer.address, is_shard, Arc::clone(&arrivals), tally);
@@ -73,14 +73,14 @@ impl Link {
         let replies = ReplyHandler {
             node,
             dialect,
-            desk: Arc::clone(&desk),
+            writer: Arc::clone(&writer),
             subscriptions: Arc::clone(&subscriptions),
             status: Arc::clone(&status),
             arrivals,
             overseer,
         };
         let given_up = Mutex::default();
-        Arc::new(Self { dialer, node, settings, desk, subscriptions, status, replies, given_up })
+        Arc::new(Self { dialer, node, settings, writer, subscriptions, status, replies, given_up })
     }
 
     /// Connects, and begins to keep the connection.
@@ -109,7 +109,7 @@ impl Link {
         match writes.spawn(write) {
             Ok(writes) => Ok(Threads(vec![reads, writes])),
             Err(error) => {
-                self.desk.stop();
+                self.writer.stop();
                 let _ = reads.join();
                 Err(NoLink::Thread(error))
             }
@@ -123,12 +123,12 @@ impl Link {
         content: Vec<u8>,
         asker: Option<Sender<u64>>,
     ) -> Posted {
-        self.status.note_posted(self.desk.post(channel, content, asker))
+        self.status.note_posted(self.writer.post(channel, content, asker))
     }
 
     /// Waits until Redis has confirmed the subscription to a channel, if it is there.
     pub(crate) fn wait_until_held(&self, channel: &str) {
-        if self.desk.is_up() {
+        if self.writer.is_up() {
             let deadline = deadline::after(self.settings.subscribe_timeout);
             self.subscriptions.wait_until_held(channel, deadline);
         }
@@ -149,15 +149,15 @@ impl Link {
     }
 
     pub(crate) fn load(&self) -> Load {
-        self.desk.load()
+        self.writer.load()
     }
 
     /// Ends the connection, when what was posted is confirmed, or after `patience`. So much was not, which
     /// [`note_left_behind`](Status::note_left_behind) tells.
     #[must_use]
     pub(crate) fn stop(&self, threads: Threads, patience: Duration) -> u64 {
-        self.desk.wait_until_settled(deadline::after(patience));
-        let lost = self.desk.stop();
+        self.writer.wait_until_settled(deadline::after(patience));
+        let lost = self.writer.stop();
         self.subscriptions.end();
         threads.join();
         lost
@@ -174,9 +174,9 @@ impl Link {
         let mut buffer = Vec::new();
         loop {
             buffer.clear();
-            match self.desk.next(&self.subscriptions, &mut buffer) {
+            match self.writer.next(&self.subscriptions, &mut buffer) {
                 Work::Write(socket) => match (&*socket).write_all(&buffer) {
-                    Ok(()) => self.desk.wrote(&socket),
+                    Ok(()) => self.writer.wrote(&socket),
                     Err(error) => self.give_up(&socket, Fault::of_stream(&error)),
                 },
                 Work::Silent(socket) => {
@@ -193,11 +193,11 @@ impl Link {
 
     /// Ends a connection for the thread that reads, which does the rest, and waits for that.
     fn give_up(&self, socket: &Arc<Socket>, fault: Fault) {
-        if self.desk.is_up_on(socket) {
+        if self.writer.is_up_on(socket) {
             self.given_up.lock().get_or_insert(fault);
         }
         socket.cut();
-        self.desk.wait_until_fallen(socket);
+        self.writer.wait_until_fallen(socket);
     }
 
     /// Reads until the connection is over, connects again, and so on, until nothing is sent any more.
@@ -217,7 +217,7 @@ impl Link {
             }
             buffer = loop {
                 let delay = backoff::delay(failures, self.settings.max_reconnect_delay);
-                if self.desk.wait_for_stop(delay) {
+                if self.writer.wait_for_stop(delay) {
                     return;
                 }
                 failures += 1;
@@ -243,11 +243,11 @@ impl Link {
 
     /// Reads something, and handles what is whole.
     fn read(&self, buffer: &mut ReadBuffer) -> Result<(), Fault> {
-        self.desk.note_waiting();
+        self.writer.note_waiting();
         buffer.fill()?;
-        self.desk.note_life();
+        self.writer.note_life();
         self.replies.handle_all(buffer)?;
-        self.desk.write_gathered();
+        self.writer.write_gathered();
         Ok(())
     }
 
@@ -255,7 +255,7 @@ impl Link {
     fn connect(&self) -> Result<ReadBuffer, Fault> {
         let deadline = deadline::after(self.settings.connect_timeout);
         let socket = Arc::new(self.dialer.dial(deadline)?);
-        if !self.desk.begin(&socket) {
+        if !self.writer.begin(&socket) {
             return Err(Fault::ended());
         }
         let mut buffer = ReadBuffer::new(Arc::clone(&socket));
@@ -266,7 +266,7 @@ impl Link {
                 .set_write_timeout(self.settings.probe_timeout)
                 .map_err(|error| Fault::of_stream(&error))?;
             *self.given_up.lock() = None;
-            if self.desk.rise(socket) { Ok(()) } else { Err(Fault::ended()) }
+            if self.writer.rise(socket) { Ok(()) } else { Err(Fault::ended()) }
         });
         match opened {
             Ok(()) => Ok(buffer),
@@ -282,7 +282,7 @@ impl Link {
         let address = &self.dialer.address;
         let mut buffer = Vec::new();
         handshake::hello(address, self.node, &mut buffer);
-        self.desk.expect("HELLO");
+        self.writer.expect("HELLO");
         self.exchange(socket, read, &mut buffer).map_err(|fault| {
             let is_tcp = matches!(address.endpoint, Endpoint::Tcp { .. });
             let has_said_nothing = read.unread().is_empty();
@@ -290,15 +290,15 @@ impl Link {
         })?;
         if address.database != 0 {
             handshake::select(address, &mut buffer);
-            self.desk.expect("SELECT");
+            self.writer.expect("SELECT");
             self.exchange(socket, read, &mut buffer)?;
         }
         self.subscriptions.begin();
         // A part at a time, so that the answers do not fill what Redis holds for us.
-        while self.desk.subscribe(&self.subscriptions, &mut buffer) {
+        while self.writer.subscribe(&self.subscriptions, &mut buffer) {
             self.exchange(socket, read, &mut buffer)?;
         }
-        self.desk.probe(&mut buffer);
+        self.writer.probe(&mut buffer);
         self.exchange(socket, read, &mut buffer)
     }
 
@@ -313,7 +313,7 @@ impl Link {
         let deadline = deadline::after(timeout);
         socket.set_write_timeout(timeout).map_err(|error| Fault::of_stream(&error))?;
         socket.write_all(&mem::take(buffer)).map_err(|error| Fault::of_stream(&error))?;
-        while !self.desk.is_answered() {
+        while !self.writer.is_answered() {
             let left = deadline::until(deadline);
             if left.is_zero() {
                 return Err(Fault::late());
@@ -326,7 +326,7 @@ impl Link {
 
     /// Nothing is expected of a connection any more.
     fn abandon(&self) {
-        let lost = self.desk.fall();
+        let lost = self.writer.fall();
         if lost > 0 {
             self.status.note_lost(lost, "it was away for too long");
         }
@@ -337,7 +337,7 @@ impl Link {
     fn fall(&self, fault: Fault) {
         let fault = self.given_up.lock().take().unwrap_or(fault);
         self.status.note_down(&fault);
-        let is_over = self.desk.wait_for_stop(Duration::ZERO);
+        let is_over = self.writer.wait_for_stop(Duration::ZERO);
         self.abandon();
         if is_over {
             return;

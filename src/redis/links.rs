@@ -6,7 +6,6 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
-use crate::redis::desk::Posted;
 use crate::redis::dialer::Dialer;
 use crate::redis::fault::Fault;
 use crate::redis::health::Health;
@@ -18,6 +17,7 @@ use crate::redis::settings::Settings;
 use crate::redis::shards::Shards;
 use crate::redis::tally::Tally;
 use crate::redis::threads::Threads;
+use crate::redis::writer::Posted;
 
 pub(crate) enum Links {
     One(Arc<Link>, Mutex<Threads>),
@@ -84,7 +84,7 @@ impl Links {
     /// There is something new that is to be heard, or not to be.
     pub(crate) fn ring(&self) {
         match self {
-            Self::One(link, _) => link.desk.ring(),
+            Self::One(link, _) => link.writer.ring(),
             Self::Shards(shards) => shards.ring(),
         }
     }
@@ -100,7 +100,7 @@ impl Links {
     /// Whether what a channel goes through is there.
     pub(crate) fn is_up_for(&self, channel: &str) -> bool {
         match self {
-            Self::One(link, _) => link.desk.is_up(),
+            Self::One(link, _) => link.writer.is_up(),
             Self::Shards(shards) => shards.is_up_for(channel),
         }
     }
@@ -108,7 +108,7 @@ impl Links {
     /// Whether it is, and little waits there, for what may as well be said later.
     pub(crate) fn has_room_for(&self, channel: &str) -> bool {
         match self {
-            Self::One(link, _) => link.desk.has_room(),
+            Self::One(link, _) => link.writer.has_room(),
             Self::Shards(shards) => shards.has_room_for(channel),
         }
     }

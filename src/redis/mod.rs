@@ -3,7 +3,6 @@
 pub(crate) mod address;
 pub(crate) mod backoff;
 pub(crate) mod commands;
-pub(crate) mod desk;
 pub(crate) mod dialect;
 pub(crate) mod dialer;
 pub(crate) mod fault;
@@ -24,12 +23,12 @@ pub(crate) mod read_buffer;
 pub(crate) mod reply_handler;
 pub(crate) mod resp;
 pub(crate) mod routes;
-pub(crate) mod scout;
 #[cfg(feature = "tls")]
 pub(crate) mod secure;
 pub(crate) mod sequences;
 pub(crate) mod settings;
 pub(crate) mod shards;
+pub(crate) mod slot_lookup;
 pub(crate) mod slots;
 pub(crate) mod socket;
 pub(crate) mod status;
@@ -39,3 +38,4 @@ pub(crate) mod threads;
 #[cfg(feature = "tls")]
 pub(crate) mod trust;
 pub(crate) mod unrouted;
+pub(crate) mod writer;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::redis::desk::Desk;
 use crate::redis::node::NodeId;
+use crate::redis::writer::Writer;
 
 /// What takes what comes.
 pub(crate) trait Arrivals: Send + Sync {
@@ -32,9 +32,9 @@ pub(crate) enum Event {
 
 /// What decides which channels a connection to a shard of a Redis Cluster brings, where there are others.
 pub(crate) trait Overseer: Send + Sync {
-    /// The shard has refused the first message that waits for its answer, of those on this desk: it does not have the slot any
+    /// The shard has refused the first message that waits for its answer, of those at this writer: it does not have the slot any
     /// more.
-    fn refused(&self, desk: &Desk);
+    fn refused(&self, writer: &Writer);
 
     /// The shard has ended or refused a subscription.
     fn ended(&self, channel: &str);

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Weak};
 
 use crate::base::contained::contained;
-use crate::redis::desk::Desk;
 use crate::redis::dialect::Dialect;
 use crate::redis::fault::{self, Fault};
 use crate::redis::frame::Malformed;
@@ -17,11 +16,12 @@ use crate::redis::resp::{self, Reply};
 use crate::redis::sequences::Heard;
 use crate::redis::status::Status;
 use crate::redis::subscriptions::Subscriptions;
+use crate::redis::writer::Writer;
 
 pub(crate) struct ReplyHandler {
     pub(crate) node: NodeId,
     pub(crate) dialect: Dialect,
-    pub(crate) desk: Arc<Desk>,
+    pub(crate) writer: Arc<Writer>,
     pub(crate) subscriptions: Arc<Subscriptions>,
     pub(crate) status: Arc<Status>,
     pub(crate) arrivals: Arc<dyn Arrivals>,
@@ -58,7 +58,7 @@ impl ReplyHandler {
         if numbers.is_empty() {
             return Ok(());
         }
-        let confirmed = self.desk.confirm(numbers.len()).map_err(|Unasked| Fault::no_redis())?;
+        let confirmed = self.writer.confirm(numbers.len()).map_err(|Unasked| Fault::no_redis())?;
         let mut published = 0;
         for (pending, count) in confirmed.into_iter().zip(numbers.drain(..)) {
             if let Pending::Publish(parcel) = pending {
@@ -88,7 +88,7 @@ impl ReplyHandler {
             Reply::Message { channel, payload } => self.open(channel, payload, has_more),
             Reply::Number(number) => numbers.push(*number),
             Reply::Subscribed => {
-                let (name, order) = self.desk.subscribed().map_err(unasked)?;
+                let (name, order) = self.writer.subscribed().map_err(unasked)?;
                 self.subscriptions.hold(&name, order);
             }
             Reply::Unsubscribed(channel) if self.overseer.is_some() => {
@@ -97,18 +97,18 @@ impl ReplyHandler {
                     self.note_ended(&channel);
                 }
             }
-            Reply::Unsubscribed(_) => self.desk.unsubscribed().map_err(unasked)?,
+            Reply::Unsubscribed(_) => self.writer.unsubscribed().map_err(unasked)?,
             Reply::Error(error) => self.handle_error(error)?,
             Reply::Greeting(greeting) => {
-                let answered = self.desk.answered().map_err(unasked)?;
+                let answered = self.writer.answered().map_err(unasked)?;
                 handshake::check(greeting, self.overseer.is_some())?;
                 if !matches!(answered, Pending::Leave)
-                    && let Some(time) = self.desk.greeted()
+                    && let Some(time) = self.writer.greeted()
                 {
                     self.status.note_round_trip(time);
                 }
             }
-            Reply::Slots(_) | Reply::Done => drop(self.desk.answered().map_err(unasked)?),
+            Reply::Slots(_) | Reply::Done => drop(self.writer.answered().map_err(unasked)?),
             Reply::Other => {}
         }
         Ok(())
@@ -135,16 +135,16 @@ impl ReplyHandler {
         let dialect = self.dialect;
         let is_elsewhere = self.overseer.is_some() && fault::is_elsewhere(error);
         // Where the slot is not, no subscription is.
-        if is_elsewhere && self.desk.is_leaving() {
+        if is_elsewhere && self.writer.is_leaving() {
             return Ok(());
         }
         if is_elsewhere
-            && self.desk.first_channel().is_some()
+            && self.writer.first_channel().is_some()
             && let Some(overseer) = self.overseer()
         {
-            overseer.refused(&self.desk);
+            overseer.refused(&self.writer);
         }
-        match self.desk.answered() {
+        match self.writer.answered() {
             // It may take the next one.
             Ok(Pending::Publish(_)) => {
                 self.status.note_lost(1, &Fault::answer(dialect.publish(), error).to_string());
@@ -185,7 +185,7 @@ impl ReplyHandler {
                 }
             }
             Opened::Probe(number) => {
-                if let Some(time) = self.desk.probe_came(number) {
+                if let Some(time) = self.writer.probe_came(number) {
                     self.status.note_round_trip(time);
                 }
             }

@@ -72,8 +72,8 @@ impl Routes {
         for Shard { link, .. } in &self.shards {
             let is_lost = |slot: usize| Arc::ptr_eq(&former[slot], link) && has_moved(slot);
             if (0..slots::COUNT).any(is_lost) {
-                for parcel in link.desk.take_out(|channel| is_lost(slots::slot(channel))) {
-                    owners[slots::slot(&parcel.channel)].desk.take_over(vec![parcel]);
+                for parcel in link.writer.take_out(|channel| is_lost(slots::slot(channel))) {
+                    owners[slots::slot(&parcel.channel)].writer.take_over(vec![parcel]);
                 }
                 let moving = link.subscriptions.take_out(|channel| is_lost(slots::slot(channel)));
                 for channel in moving {
@@ -86,7 +86,7 @@ impl Routes {
             }
         }
         for (slot, parcels) in mem::take(&mut self.unrouted).into_parcels() {
-            owners[slot].desk.take_over(parcels);
+            owners[slot].writer.take_over(parcels);
         }
         let has_nothing =
             |shard: &mut Shard| !owners.iter().any(|owner| Arc::ptr_eq(owner, &shard.link));

@@ -17,7 +17,6 @@ use crate::base::contained::contained;
 use crate::base::deadline;
 use crate::redis::address::Endpoint;
 use crate::redis::backoff;
-use crate::redis::desk::{Desk, Posted};
 use crate::redis::dialer::Dialer;
 use crate::redis::fault::Fault;
 use crate::redis::health::Health;
@@ -27,12 +26,13 @@ use crate::redis::observers::{Arrivals, Overseer};
 use crate::redis::parcel::Parcel;
 use crate::redis::queue::Load;
 use crate::redis::routes::{Routes, Shard};
-use crate::redis::scout;
 use crate::redis::sequences::Sequences;
 use crate::redis::settings::Settings;
+use crate::redis::slot_lookup;
 use crate::redis::slots::{self, Map};
 use crate::redis::tally::Tally;
 use crate::redis::threads::Threads;
+use crate::redis::writer::{Posted, Writer};
 
 /// How often it is looked whether what waits here has waited too long.
 const LOOK: Duration = Duration::from_millis(200);
@@ -77,7 +77,7 @@ impl Shards {
         settings: Settings,
         arrivals: Arc<dyn Arrivals>,
     ) -> Result<Arc<Self>, NoLink> {
-        let map = scout::ask(&seed, node, settings.connect_timeout).map_err(NoLink::Fault)?;
+        let map = slot_lookup::ask(&seed, node, settings.connect_timeout).map_err(NoLink::Fault)?;
         if map.masters.is_empty() {
             return Err(NoLink::Fault(Fault::no_slots()));
         }
@@ -170,10 +170,10 @@ impl Shards {
         let posted = match state.routes.unrouted.has(slot) {
             true => self.hold(&mut state, slot, parcel),
             // Under the lock, so that messages come there in the order of their numbers.
-            false => owner.desk.lay_down_numbered(parcel),
+            false => owner.writer.lay_down_numbered(parcel),
         };
         drop(state);
-        owner.desk.write_posted();
+        owner.writer.write_posted();
         owner.status.note_posted(posted)
     }
 
@@ -200,11 +200,11 @@ impl Shards {
 
     pub(crate) fn ring(&self) {
         let links = self.links().into_iter().filter(|link| link.subscriptions.has_orders());
-        links.for_each(|link| link.desk.ring());
+        links.for_each(|link| link.writer.ring());
     }
 
     pub(crate) fn is_up_for(&self, channel: &str) -> bool {
-        self.owner(channel).desk.is_up()
+        self.owner(channel).writer.is_up()
     }
 
     pub(crate) fn wait_until_held(&self, channel: &str) {
@@ -225,7 +225,7 @@ impl Shards {
     }
 
     pub(crate) fn has_room_for(&self, channel: &str) -> bool {
-        self.owner(channel).desk.has_room()
+        self.owner(channel).writer.has_room()
     }
 
     /// Of all of them together.
@@ -246,7 +246,7 @@ impl Shards {
     pub(crate) fn stop(&self, patience: Duration) -> u64 {
         let deadline = deadline::after(patience);
         for link in self.links() {
-            link.desk.wait_until_settled(deadline);
+            link.writer.wait_until_settled(deadline);
         }
         let mut state = self.state.lock();
         state.is_over = true;
@@ -258,7 +258,7 @@ impl Shards {
         let lost = unrouted.load().messages as u64;
         drop(unrouted);
         // All at once, before any of them is waited for.
-        let lost = lost + shards.iter().map(|shard| shard.link.desk.stop()).sum::<u64>();
+        let lost = lost + shards.iter().map(|shard| shard.link.writer.stop()).sum::<u64>();
         let lost = lost + shards.into_iter().map(stop).sum::<u64>();
         threads.join();
         lost
@@ -329,13 +329,13 @@ impl Shards {
     /// named.
     fn look_up(&self, round: u32) -> Result<Map, Fault> {
         let (mut there, away): (Vec<_>, Vec<_>) =
-            self.links().into_iter().partition(|link| link.desk.is_up());
+            self.links().into_iter().partition(|link| link.writer.is_up());
         let first = round as usize % there.len().max(1);
         there.rotate_left(first);
         let dialers = there.iter().chain(&away).map(|link| link.dialer()).chain([&self.seed]);
         let mut result = Err(Fault::no_slots());
         for dialer in dialers {
-            result = scout::ask(dialer, self.node, self.settings.connect_timeout);
+            result = slot_lookup::ask(dialer, self.node, self.settings.connect_timeout);
             if result.as_ref().is_ok_and(|map| !map.masters.is_empty()) {
                 return result;
             }
@@ -419,12 +419,12 @@ fn stop(shard: Shard) -> u64 {
 }
 
 impl Overseer for Shards {
-    fn refused(&self, desk: &Desk) {
+    fn refused(&self, writer: &Writer) {
         let mut state = self.state.lock();
         // It is known by now, and goes elsewhere, where it is none of this link's.
-        let Some(channel) = desk.first_channel() else { return };
+        let Some(channel) = writer.first_channel() else { return };
         let slot = slots::slot(&channel);
-        let parcels = desk.take_out(|channel| slots::slot(channel) == slot);
+        let parcels = writer.take_out(|channel| slots::slot(channel) == slot);
         state.routes.unrouted.hold(slot, parcels);
         state.is_stale = true;
         drop(state);

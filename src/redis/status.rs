@@ -7,13 +7,13 @@ use parking_lot::Mutex;
 
 use crate::base::contained::contained;
 use crate::redis::address::Address;
-use crate::redis::desk::Posted;
 use crate::redis::fault::Fault;
 use crate::redis::health::Health;
 use crate::redis::log_throttle::LogThrottle;
 use crate::redis::node::NodeId;
 use crate::redis::observers::{Arrivals, Event};
 use crate::redis::tally::Tally;
+use crate::redis::writer::Posted;
 
 /// Redis is away still: the log says so again after this time.
 const REMINDER: Duration = Duration::from_secs(60);

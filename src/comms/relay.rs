@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use crate::base::deadline;
 use crate::comms::crossing;
-use crate::comms::errands::{Errand, Key, Opened, Reply};
 use crate::comms::flush::{self, Flushed};
 use crate::comms::joined::Joined;
+use crate::comms::presence_thread;
 use crate::comms::receivers::Receivers;
 use crate::comms::registry::Registry;
-use crate::comms::watchman;
-use crate::redis::desk::Posted;
+use crate::comms::relayed_requests::{Key, Opened, RelayedRequest, Reply};
+use crate::redis::writer::Posted;
 use crate::websocket::message::{Message, Outgoing};
 use crate::websocket::questions::{self, Asker};
 use crate::websocket::room::NotTaken;
 
 /// Waits for the answer: whoever is asked holds it. When nobody does any more, there is none to come.
 #[derive(Debug)]
-struct Carrier {
+struct Relay {
     joined: Arc<Joined>,
     key: Key,
 }
@@ -39,38 +39,38 @@ pub(crate) fn ask(
     let number = questions::next_number();
     let question = questions::prepare(number, question);
     let asked = members.iter().map(|(_, outbox)| Arc::downgrade(outbox)).collect();
-    let errand = Errand { number, until: deadline::after(time), asked };
+    let request = RelayedRequest { number, until: deadline::after(time), asked };
     // Before anybody can answer.
-    let opened = joined.errands.open(key, errand);
+    let opened = joined.relayed_requests.open(key, request);
     match opened {
         Opened::First | Opened::Later => {}
         Opened::Known => return,
         Opened::TooMany => return reply(joined, key, &Reply::TooMany),
     }
-    let carrier: Arc<dyn Asker> = Arc::new(Carrier { joined: Arc::clone(joined), key });
+    let relay: Arc<dyn Asker> = Arc::new(Relay { joined: Arc::clone(joined), key });
     let (mut count, mut reason) = (0, Reply::Nobody);
     for (_, outbox) in &members {
-        match outbox.ask(number, &question, &carrier) {
+        match outbox.ask(number, &question, &relay) {
             Ok(()) => count += 1,
             Err(NotTaken::Full) => reason = Reply::Full,
             Err(NotTaken::Closing) => reason = Reply::Closed,
         }
     }
     if count == 0 {
-        if joined.errands.take(key).is_some() {
+        if joined.relayed_requests.take(key).is_some() {
             reply(joined, key, &reason);
         }
     } else if opened == Opened::First {
         // It keeps the time.
-        watchman::start_or_log(joined);
-        joined.lookout.ring();
+        presence_thread::start_or_log(joined);
+        joined.remote_presence.ring();
     }
 }
 
 /// Nobody waits for the answer any more.
 pub(crate) fn forget(joined: &Joined, key: Key) {
-    if let Some(errand) = joined.errands.take(key) {
-        errand.retire();
+    if let Some(request) = joined.relayed_requests.take(key) {
+        request.retire();
     }
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn flush(joined: &Arc<Joined>, key: Key, receivers: &Receivers, time:
     if members.is_empty() {
         return tell(joined, key, Some(&Flushed::default()));
     }
-    let Some(place) = joined.errands.begin_flush() else { return tell(joined, key, None) };
+    let Some(place) = joined.relayed_requests.begin_flush() else { return tell(joined, key, None) };
     let (kept, deadline) = (Arc::clone(joined), deadline::after(time));
     let wait = move || {
         tell(&kept, key, Some(&flush::flush(&members, deadline)));
@@ -101,10 +101,10 @@ fn tell(joined: &Joined, (node, number): Key, flushed: Option<&Flushed>) {
 
 /// This node leaves the cluster.
 pub(crate) fn forget_all(joined: &Joined) {
-    for key in joined.errands.keys() {
-        if let Some(errand) = joined.errands.take(key) {
+    for key in joined.relayed_requests.keys() {
+        if let Some(request) = joined.relayed_requests.take(key) {
             reply(joined, key, &Reply::Closed);
-            errand.retire();
+            request.retire();
         }
     }
 }
@@ -116,19 +116,19 @@ fn reply(joined: &Joined, (node, number): Key, reply: &Reply) {
     }
 }
 
-impl Asker for Carrier {
+impl Asker for Relay {
     fn answer(&self, message: Message) {
-        if let Some(errand) = self.joined.errands.take(self.key) {
+        if let Some(request) = self.joined.relayed_requests.take(self.key) {
             reply(&self.joined, self.key, &Reply::Answer(message));
-            errand.retire();
+            request.retire();
         }
     }
 }
 
-impl Drop for Carrier {
+impl Drop for Relay {
     fn drop(&mut self) {
-        if let Some(errand) = self.joined.errands.take(self.key) {
-            reply(&self.joined, self.key, &errand.why_closed());
+        if let Some(request) = self.joined.relayed_requests.take(self.key) {
+            reply(&self.joined, self.key, &request.why_closed());
         }
     }
 }

@@ -12,22 +12,22 @@ use crossbeam_channel::select;
 use crate::base::contained::contained;
 use crate::base::deadline;
 use crate::comms::crossing;
-use crate::comms::errands::Errand;
 use crate::comms::joined::Joined;
-use crate::comms::lookout::{Inbox, News, OWN};
 use crate::comms::notices::{self, Notice, Pulse};
+use crate::comms::relayed_requests::RelayedRequest;
+use crate::comms::remote_presence::{Inbox, News, OWN};
 use crate::comms::reports::Reports;
 use crate::comms::watches::Watch;
 use crate::redis::node::NodeId;
 
-/// How long to wait for room at the desk.
+/// How long to wait until more may wait for Redis.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How much one pulse says, about.
 const LONG: usize = 16 << 10;
 /// How many notices wait for room, at most. What does not fit is said again in the next turn.
 const MAX_OUTGOING: usize = 10_000;
 
-struct Watchman {
+struct PresenceThread {
     joined: Arc<Joined>,
     inbox: Inbox,
     reports: Reports,
@@ -41,9 +41,9 @@ struct Watchman {
 /// Begins the thread, unless it runs.
 pub(crate) fn start(joined: &Arc<Joined>) -> io::Result<()> {
     let kept = Arc::clone(joined);
-    joined.lookout.start(move |inbox| {
-        let next = deadline::after(kept.lookout.turn);
-        let mut watchman = Watchman {
+    joined.remote_presence.start(move |inbox| {
+        let next = deadline::after(kept.remote_presence.turn);
+        let mut presence_thread = PresenceThread {
             joined: kept,
             inbox,
             reports: Reports::default(),
@@ -51,10 +51,10 @@ pub(crate) fn start(joined: &Arc<Joined>) -> io::Result<()> {
             turn: 0,
             next,
         };
-        while contained(|| watchman.keep()).is_none() {
+        while contained(|| presence_thread.keep()).is_none() {
             thread::sleep(PAUSE);
         }
-        watchman.reports.leave_all();
+        presence_thread.reports.leave_all();
     })
 }
 
@@ -67,14 +67,14 @@ pub(crate) fn start_or_log(joined: &Arc<Joined>) {
     }
 }
 
-impl Watchman {
+impl PresenceThread {
     fn keep(&mut self) {
         let Inbox { bells, notices } = self.inbox.clone();
         loop {
             select! {
                 recv(bells) -> bell => match bell {
                     Ok(OWN) => {
-                        let news = self.joined.lookout.take_news();
+                        let news = self.joined.remote_presence.take_news();
                         if news.is_over {
                             return;
                         }
@@ -89,7 +89,7 @@ impl Watchman {
                 },
                 default(self.patience()) => {}
             }
-            self.joined.errands.take_old().iter().for_each(Errand::retire);
+            self.joined.relayed_requests.take_old().iter().for_each(RelayedRequest::retire);
             self.tell_outgoing();
             self.reports.tell(&self.joined);
             if Instant::now() >= self.next {
@@ -100,8 +100,9 @@ impl Watchman {
 
     /// How long there is nothing to do, if nobody says anything.
     fn patience(&mut self) -> Duration {
-        let errand = self.joined.errands.next().map_or(deadline::FOREVER, deadline::until);
-        self.patience_of_watches().min(errand)
+        let request =
+            self.joined.relayed_requests.next().map_or(deadline::FOREVER, deadline::until);
+        self.patience_of_watches().min(request)
     }
 
     fn patience_of_watches(&mut self) -> Duration {
@@ -116,7 +117,7 @@ impl Watchman {
             return PAUSE;
         }
         if self.is_idle() {
-            self.next = deadline::after(self.joined.lookout.turn);
+            self.next = deadline::after(self.joined.remote_presence.turn);
             return deadline::FOREVER;
         }
         deadline::until(self.next)
@@ -134,7 +135,7 @@ impl Watchman {
     }
 
     fn is_idle(&self) -> bool {
-        self.reports.is_empty() && self.joined.lookout.is_empty()
+        self.reports.is_empty() && self.joined.remote_presence.is_empty()
     }
 
     /// Tells the other nodes what is new here. While Redis is away that is left to its return, and to the leases.
@@ -145,7 +146,7 @@ impl Watchman {
         if has_risen {
             self.reports.renew_all();
             self.outgoing.clear();
-            let watches = self.joined.lookout.watches();
+            let watches = self.joined.remote_presence.watches();
             self.pulse(None, &Pulse { is_calling: true, ..Pulse::default() }, &watches);
             self.reports.settle(&self.joined);
             return;
@@ -169,7 +170,7 @@ impl Watchman {
                 reports.renew(joined, from, watches);
                 if is_calling {
                     reports.settle_with(joined, from);
-                    let own = joined.lookout.watches();
+                    let own = joined.remote_presence.watches();
                     if !own.is_empty() {
                         self.pulse(Some(from), &Pulse::default(), &own);
                     }
@@ -184,18 +185,18 @@ impl Watchman {
 
     /// Says that this node is there, and what it watches. While Redis is away time stands still.
     fn take_turn(&mut self) {
-        let turn = self.joined.lookout.turn;
+        let turn = self.joined.remote_presence.turn;
         self.next = deadline::after(turn);
         if !self.reaches_all() {
             return;
         }
-        self.reports.expire(self.joined.lookout.lease());
+        self.reports.expire(self.joined.remote_presence.lease());
         // What waits for room says the same.
         if self.is_idle() || self.outgoing.iter().any(|(to, _)| to.is_none()) {
             return;
         }
         self.turn += 1;
-        let watches = self.joined.lookout.watches();
+        let watches = self.joined.remote_presence.watches();
         self.pulse(None, &Pulse { turn: self.turn, ..Pulse::default() }, &watches);
         self.reports.settle(&self.joined);
     }

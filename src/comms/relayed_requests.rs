@@ -48,7 +48,7 @@ pub(crate) type Key = (NodeId, u64);
 
 /// Whoever takes one out may answer it, and nobody else.
 #[derive(Debug, Default)]
-pub(crate) struct Errands {
+pub(crate) struct RelayedRequests {
     open: Mutex<Open>,
     /// As many as threads wait.
     flushes: Arc<()>,
@@ -56,11 +56,11 @@ pub(crate) struct Errands {
 
 #[derive(Debug, Default)]
 struct Open {
-    errands: HashMap<Key, Errand>,
+    relayed_requests: HashMap<Key, RelayedRequest>,
     by_time: BTreeSet<(Instant, Key)>,
 }
 
-/// What becomes of a new errand.
+/// What becomes of a request that another node relays.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Opened {
     /// It is now the one whose time is over first.
@@ -72,40 +72,40 @@ pub(crate) enum Opened {
 }
 
 #[derive(Debug)]
-pub(crate) struct Errand {
+pub(crate) struct RelayedRequest {
     /// By which the clients of this node know the question.
     pub(crate) number: u64,
     pub(crate) until: Instant,
     pub(crate) asked: Vec<Weak<Outbox>>,
 }
 
-impl Errands {
+impl RelayedRequests {
     /// A place for a thread that waits until clients have received all, to be held while it does.
     pub(crate) fn begin_flush(&self) -> Option<Arc<()>> {
         let place = Arc::clone(&self.flushes);
         (Arc::strong_count(&place) <= MAX_FLUSHES + 1).then_some(place)
     }
 
-    pub(crate) fn open(&self, key: Key, errand: Errand) -> Opened {
+    pub(crate) fn open(&self, key: Key, request: RelayedRequest) -> Opened {
         let mut open = self.open.lock();
-        if open.errands.contains_key(&key) {
+        if open.relayed_requests.contains_key(&key) {
             return Opened::Known;
         }
-        if open.errands.len() >= MAX_OPEN {
+        if open.relayed_requests.len() >= MAX_OPEN {
             return Opened::TooMany;
         }
-        let place = (errand.until, key);
-        open.errands.insert(key, errand);
+        let place = (request.until, key);
+        open.relayed_requests.insert(key, request);
         open.by_time.insert(place);
         if open.by_time.first() == Some(&place) { Opened::First } else { Opened::Later }
     }
 
-    pub(crate) fn take(&self, key: Key) -> Option<Errand> {
+    pub(crate) fn take(&self, key: Key) -> Option<RelayedRequest> {
         self.open.lock().take(key)
     }
 
     /// Those whose time is over.
-    pub(crate) fn take_old(&self) -> Vec<Errand> {
+    pub(crate) fn take_old(&self) -> Vec<RelayedRequest> {
         let (mut open, now) = (self.open.lock(), Instant::now());
         let keys = open.by_time.iter().take_while(|(until, _)| *until <= now);
         let keys: Vec<_> = keys.map(|(_, key)| *key).collect();
@@ -118,19 +118,19 @@ impl Errands {
     }
 
     pub(crate) fn keys(&self) -> Vec<Key> {
-        self.open.lock().errands.keys().copied().collect()
+        self.open.lock().relayed_requests.keys().copied().collect()
     }
 }
 
 impl Open {
-    fn take(&mut self, key: Key) -> Option<Errand> {
-        let errand = self.errands.remove(&key)?;
-        self.by_time.remove(&(errand.until, key));
-        Some(errand)
+    fn take(&mut self, key: Key) -> Option<RelayedRequest> {
+        let request = self.relayed_requests.remove(&key)?;
+        self.by_time.remove(&(request.until, key));
+        Some(request)
     }
 }
 
-impl Errand {
+impl RelayedRequest {
     /// Nobody waits for those who have not answered any more.
     pub(crate) fn retire(&self) {
         for outbox in self.asked.iter().filter_map(Weak::upgrade) {
@@ -212,9 +212,11 @@ mod tests {
 
     #[test]
     fn an_errand_is_taken_once_and_those_whose_time_is_over_together() {
-        let (errands, node, now) = (Errands::default(), NodeId::random(), Instant::now());
+        let (relayed_requests, node, now) =
+            (RelayedRequests::default(), NodeId::random(), Instant::now());
         let open = |number, until| {
-            errands.open((node, number), Errand { number, until, asked: Vec::new() })
+            relayed_requests
+                .open((node, number), RelayedRequest { number, until, asked: Vec::new() })
         };
         let far = now + Duration::from_secs(3600);
         let early = now - Duration::from_millis(1);
@@ -223,30 +225,37 @@ mod tests {
             [Opened::First, Opened::First, Opened::First]
         );
         assert_eq!(open(4, far), Opened::Later);
-        assert!(errands.next() < Some(now));
-        let old: Vec<_> = errands.take_old().iter().map(|errand| errand.number).collect();
+        assert!(relayed_requests.next() < Some(now));
+        let old: Vec<_> =
+            relayed_requests.take_old().iter().map(|request| request.number).collect();
         assert_eq!(old, [3, 2]);
-        assert!(errands.take((node, 3)).is_none() && errands.take((node, 1)).is_some());
-        assert!(errands.take((node, 1)).is_none() && errands.keys() == [(node, 4)]);
+        assert!(
+            relayed_requests.take((node, 3)).is_none()
+                && relayed_requests.take((node, 1)).is_some()
+        );
+        assert!(
+            relayed_requests.take((node, 1)).is_none() && relayed_requests.keys() == [(node, 4)]
+        );
     }
 
     #[test]
     fn no_more_is_kept_than_there_are_errands_whatever_comes() {
-        let (errands, node) = (Errands::default(), NodeId::random());
+        let (relayed_requests, node) = (RelayedRequests::default(), NodeId::random());
         let far = Instant::now() + Duration::from_secs(3600);
         let open = |number, until| {
-            errands.open((node, number), Errand { number, until, asked: Vec::new() })
+            relayed_requests
+                .open((node, number), RelayedRequest { number, until, asked: Vec::new() })
         };
         assert_eq!(open(1, far), Opened::First);
         assert_eq!(open(1, Instant::now()), Opened::Known);
-        assert!(errands.take_old().is_empty(), "the first one keeps its time");
-        assert!(errands.take((node, 1)).is_some());
-        assert_eq!(errands.next(), None);
+        assert!(relayed_requests.take_old().is_empty(), "the first one keeps its time");
+        assert!(relayed_requests.take((node, 1)).is_some());
+        assert_eq!(relayed_requests.next(), None);
         for number in 0..MAX_OPEN as u64 {
             assert_ne!(open(number, far), Opened::TooMany, "{number}");
         }
         assert_eq!(open(u64::MAX, far), Opened::TooMany);
-        let kept = errands.open.lock();
-        assert_eq!((kept.errands.len(), kept.by_time.len()), (MAX_OPEN, MAX_OPEN));
+        let kept = relayed_requests.open.lock();
+        assert_eq!((kept.relayed_requests.len(), kept.by_time.len()), (MAX_OPEN, MAX_OPEN));
     }
 }

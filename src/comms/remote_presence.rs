@@ -28,10 +28,10 @@ const TURNS: u32 = 4;
 const MAX_NOTICES: usize = 4096;
 /// How many nodes are seen, at most: many times of what a cluster can have, so that what anybody makes up has an end.
 const MAX_NODES: usize = 10_000;
-/// The number of the bell of the lookout itself.
+/// The number of the bell for what is remembered here.
 pub(crate) const OWN: u64 = 0;
 
-pub(crate) struct Lookout {
+pub(crate) struct RemotePresence {
     /// How often this node says that it is there.
     pub(crate) turn: Duration,
     state: Mutex<State>,
@@ -98,7 +98,7 @@ struct Seen {
     listed: Option<HashSet<Member>>,
 }
 
-impl Lookout {
+impl RemotePresence {
     pub(crate) fn new(lease: Duration) -> Self {
         let (notices, told) = bounded(MAX_NOTICES);
         // There is no more in it than there are bells.
@@ -264,7 +264,7 @@ impl Lookout {
         let inbox = inbox.clone();
         // Nobody but others that begin it waits for this lock.
         let started =
-            thread::Builder::new().name("rwf-watchman".to_owned()).spawn(|| run(inbox))?;
+            thread::Builder::new().name("rwf-presence".to_owned()).spawn(|| run(inbox))?;
         *thread = Thread::Running(started);
         Ok(())
     }
@@ -383,12 +383,12 @@ mod tests {
 
     const WATCH: u64 = 1;
 
-    fn lookout() -> (Lookout, Arc<Watch>) {
-        let lookout = Lookout::new(Duration::from_secs(3600));
+    fn remote_presence() -> (RemotePresence, Arc<Watch>) {
+        let remote_presence = RemotePresence::new(Duration::from_secs(3600));
         let scope = Scope { receivers: Target::All.into(), prefix: None };
         let watch = Arc::new(Watch::new(scope));
-        lookout.add(&watch);
-        (lookout, watch)
+        remote_presence.add(&watch);
+        (remote_presence, watch)
     }
 
     fn who(session: &str) -> Who {
@@ -419,22 +419,24 @@ mod tests {
 
     #[test]
     fn a_session_on_two_nodes_leaves_with_the_second() {
-        let ((lookout, watch), nodes) = (lookout(), [NodeId::random(), NodeId::random()]);
+        let ((remote_presence, watch), nodes) =
+            (remote_presence(), [NodeId::random(), NodeId::random()]);
         for node in nodes {
-            assert_eq!(lookout.hear_report(node, report(1, 0, "( +1 +1 )")), None);
+            assert_eq!(remote_presence.hear_report(node, report(1, 0, "( +1 +1 )")), None);
         }
         assert_eq!(told(&watch), "+1");
-        lookout.leave(nodes[0]);
+        remote_presence.leave(nodes[0]);
         assert_eq!(told(&watch), "");
-        assert_eq!(lookout.hear_report(nodes[1], report(1, 1, "-1 -2")), None);
+        assert_eq!(remote_presence.hear_report(nodes[1], report(1, 1, "-1 -2")), None);
         assert_eq!(told(&watch), "-1");
     }
 
     #[test]
     fn what_is_missing_is_asked_for_once_and_a_list_tells_the_difference_alone() {
-        let ((lookout, watch), node) = (lookout(), NodeId::random());
-        let hear =
-            |stream, number, text: &str| lookout.hear_report(node, report(stream, number, text));
+        let ((remote_presence, watch), node) = (remote_presence(), NodeId::random());
+        let hear = |stream, number, text: &str| {
+            remote_presence.hear_report(node, report(stream, number, text))
+        };
         assert_eq!(hear(5, 3, "+9"), Some(5), "a stream that has begun before");
         assert_eq!(hear(6, 0, "( +1 +2"), None);
         assert_eq!(hear(6, 1, "+3 ) +4"), None);
@@ -451,51 +453,51 @@ mod tests {
 
     #[test]
     fn a_node_is_gone_that_says_nothing_while_turns_come_home_and_its_pulse_asks_for_it_anew() {
-        let ((lookout, watch), node) = (lookout(), NodeId::random());
-        assert_eq!(lookout.hear_pulse(node), Some(ANY), "nothing is known of it");
-        lookout.hear_report(node, report(1, 0, "( +1 )"));
+        let ((remote_presence, watch), node) = (remote_presence(), NodeId::random());
+        assert_eq!(remote_presence.hear_pulse(node), Some(ANY), "nothing is known of it");
+        remote_presence.hear_report(node, report(1, 0, "( +1 )"));
         for _ in 0..2 * TURNS {
-            (1..TURNS).for_each(|_| lookout.end_turn());
-            assert_eq!(lookout.hear_pulse(node), None);
+            (1..TURNS).for_each(|_| remote_presence.end_turn());
+            assert_eq!(remote_presence.hear_pulse(node), None);
         }
-        (1..TURNS).for_each(|_| lookout.end_turn());
-        lookout.rise();
-        (1..TURNS).for_each(|_| lookout.end_turn());
+        (1..TURNS).for_each(|_| remote_presence.end_turn());
+        remote_presence.rise();
+        (1..TURNS).for_each(|_| remote_presence.end_turn());
         assert_eq!(told(&watch), "+1", "while Redis was away it could not be heard");
-        lookout.end_turn();
+        remote_presence.end_turn();
         assert_eq!(told(&watch), "-1");
-        assert_eq!(lookout.hear_pulse(node), Some(ANY));
-        assert_eq!(lookout.hear_report(node, report(1, 1, "")), Some(1));
+        assert_eq!(remote_presence.hear_pulse(node), Some(ANY));
+        assert_eq!(remote_presence.hear_report(node, report(1, 1, "")), Some(1));
     }
 
     #[test]
     fn no_more_nodes_are_seen_than_a_cluster_can_have() {
-        let (lookout, watch) = lookout();
+        let (remote_presence, watch) = remote_presence();
         let nodes: Vec<_> = (0..=MAX_NODES).map(|_| NodeId::random()).collect();
         for node in &nodes {
-            assert_eq!(lookout.hear_report(*node, report(1, 0, "( +1 )")), None);
+            assert_eq!(remote_presence.hear_report(*node, report(1, 0, "( +1 )")), None);
         }
-        assert_eq!(lookout.state.lock().peers.len(), MAX_NODES);
-        assert_eq!(lookout.hear_report(nodes[0], report(1, 1, "+2")), None);
+        assert_eq!(remote_presence.state.lock().peers.len(), MAX_NODES);
+        assert_eq!(remote_presence.hear_report(nodes[0], report(1, 1, "+2")), None);
         assert_eq!(told(&watch), "+1 +2", "those that are seen still are");
     }
 
     #[test]
     fn nothing_is_kept_for_watches_that_are_over() {
-        let ((lookout, watch), node) = (lookout(), NodeId::random());
-        assert_eq!(lookout.take_news().begun.len(), 1);
-        lookout.hear_report(node, report(1, 0, "( +1 )"));
-        lookout.remove(&watch);
-        assert_eq!(lookout.take_news().ended, [WATCH]);
-        assert!(lookout.state.lock().peers.is_empty() && lookout.is_empty());
+        let ((remote_presence, watch), node) = (remote_presence(), NodeId::random());
+        assert_eq!(remote_presence.take_news().begun.len(), 1);
+        remote_presence.hear_report(node, report(1, 0, "( +1 )"));
+        remote_presence.remove(&watch);
+        assert_eq!(remote_presence.take_news().ended, [WATCH]);
+        assert!(remote_presence.state.lock().peers.is_empty() && remote_presence.is_empty());
         assert_eq!(
-            (lookout.hear_pulse(node), lookout.hear_report(node, report(1, 1, ""))),
+            (remote_presence.hear_pulse(node), remote_presence.hear_report(node, report(1, 1, ""))),
             (None, None)
         );
         // One that nobody was told of needs no end.
-        lookout.add(&watch);
-        lookout.remove(&watch);
-        let News { begun, ended, .. } = lookout.take_news();
+        remote_presence.add(&watch);
+        remote_presence.remove(&watch);
+        let News { begun, ended, .. } = remote_presence.take_news();
         assert!(begun.is_empty() && ended.is_empty());
     }
 }

@@ -42,7 +42,7 @@ const MANY_WAITING: usize = 64;
 const MAX_ROUNDS: usize = 4;
 
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct Writer {
     node: NodeId,
     /// The channel of this node, which its probes go through.
     channel: Arc<str>,
@@ -116,7 +116,7 @@ pub(crate) enum Work {
     Stop,
 }
 
-impl Desk {
+impl Writer {
     pub(crate) fn new(
         node: NodeId,
         channel: Arc<str>,
@@ -573,24 +573,24 @@ mod tests {
         (Arc::new(Socket::Plain(socket.into())), peer)
     }
 
-    fn desk(settings: Settings) -> Desk {
-        Desk::new(NodeId::random(), "own".into(), Dialect::Plain, settings)
+    fn writer(settings: Settings) -> Writer {
+        Writer::new(NodeId::random(), "own".into(), Dialect::Plain, settings)
     }
 
     /// Begins a connection on which nothing but messages is to be written for now.
-    fn rise(desk: &Desk) -> TcpStream {
+    fn rise(writer: &Writer) -> TcpStream {
         let (socket, peer) = connection();
-        assert!(desk.begin(&socket) && desk.rise(socket));
-        let mut state = desk.state.lock();
+        assert!(writer.begin(&socket) && writer.rise(socket));
+        let mut state = writer.state.lock();
         state.has_orders = false;
         state.probes.send(Instant::now(), Duration::MAX);
         peer
     }
 
     /// What the thread that writes finds to write.
-    fn work(desk: &Desk) -> (Arc<Socket>, Vec<u8>) {
+    fn work(writer: &Writer) -> (Arc<Socket>, Vec<u8>) {
         let mut buffer = Vec::new();
-        match desk.next(&Subscriptions::default(), &mut buffer) {
+        match writer.next(&Subscriptions::default(), &mut buffer) {
             Work::Write(socket) => (socket, buffer),
             work => panic!("{work:?}"),
         }
@@ -615,50 +615,50 @@ mod tests {
         bytes
     }
 
-    fn post(desk: &Desk, number: usize) -> Posted {
-        desk.post("a", format!("number {number};").into_bytes(), None)
+    fn post(writer: &Writer, number: usize) -> Posted {
+        writer.post("a", format!("number {number};").into_bytes(), None)
     }
 
     #[test]
     fn what_is_not_confirmed_comes_first_on_the_next_connection() {
-        let desk = desk(Settings::default());
-        assert_eq!(post(&desk, 0), Posted::Waiting);
-        let _peer = rise(&desk);
+        let writer = writer(Settings::default());
+        assert_eq!(post(&writer, 0), Posted::Waiting);
+        let _peer = rise(&writer);
         for number in 1..4 {
-            assert_eq!(post(&desk, number), Posted::Handed);
+            assert_eq!(post(&writer, number), Posted::Handed);
         }
-        assert_eq!(desk.confirm(2).unwrap().len(), 2);
-        assert_eq!((desk.fall(), post(&desk, 4)), (0, Posted::Waiting));
-        assert_eq!(desk.load().messages, 3);
-        let _peer = rise(&desk);
-        assert_eq!(numbers(&work(&desk).1), [2, 3, 4]);
-        assert!(desk.confirm(4).is_err(), "there are three");
-        assert_eq!(desk.stop(), 3, "what was not confirmed at the end is lost");
-        assert_eq!((post(&desk, 5), desk.load().messages), (Posted::Lost, 0));
-        assert!(!desk.begin(&connection().0), "nothing begins any more");
+        assert_eq!(writer.confirm(2).unwrap().len(), 2);
+        assert_eq!((writer.fall(), post(&writer, 4)), (0, Posted::Waiting));
+        assert_eq!(writer.load().messages, 3);
+        let _peer = rise(&writer);
+        assert_eq!(numbers(&work(&writer).1), [2, 3, 4]);
+        assert!(writer.confirm(4).is_err(), "there are three");
+        assert_eq!(writer.stop(), 3, "what was not confirmed at the end is lost");
+        assert_eq!((post(&writer, 5), writer.load().messages), (Posted::Lost, 0));
+        assert!(!writer.begin(&connection().0), "nothing begins any more");
     }
 
     #[test]
     fn whoever_posts_writes_and_what_comes_in_quick_succession_gathers_until_redis_answers() {
-        let desk = desk(Settings::default());
-        let mut peer = rise(&desk);
-        let unwritten = || desk.state.lock().queue.waiting();
+        let writer = writer(Settings::default());
+        let mut peer = rise(&writer);
+        let unwritten = || writer.state.lock().queue.waiting();
         for number in 0..MANY_UNANSWERED {
-            assert_eq!(post(&desk, number), Posted::Handed);
+            assert_eq!(post(&writer, number), Posted::Handed);
             assert_eq!(unwritten(), 0, "there is no other thread");
         }
         let mut last = MANY_UNANSWERED;
         for gathered in 1..MANY_WAITING {
-            post(&desk, last);
+            post(&writer, last);
             last += 1;
             assert_eq!(unwritten(), gathered);
         }
-        post(&desk, last);
+        post(&writer, last);
         assert_eq!(unwritten(), 0, "so many go out together");
-        post(&desk, last + 1);
+        post(&writer, last + 1);
         assert_eq!(unwritten(), 1);
-        desk.confirm(1).unwrap();
-        desk.write_gathered();
+        writer.confirm(1).unwrap();
+        writer.write_gathered();
         assert_eq!(unwritten(), 0);
         let bytes = read_up_to(&mut peer, last + 1);
         assert_eq!(numbers(&bytes), (0..=last + 1).collect::<Vec<_>>());
@@ -666,34 +666,34 @@ mod tests {
 
     #[test]
     fn a_long_message_is_left_to_the_thread_that_writes_and_none_overtakes_it() {
-        let desk = desk(Settings::default());
-        let mut peer = rise(&desk);
+        let writer = writer(Settings::default());
+        let mut peer = rise(&writer);
         let long = format!("{}number 0;", "x".repeat(SHORT)).into_bytes();
-        assert_eq!(desk.post("a", long, None), Posted::Handed);
-        assert_eq!(post(&desk, 1), Posted::Handed);
-        assert_eq!(desk.state.lock().queue.waiting(), 2);
-        let (socket, bytes) = work(&desk);
+        assert_eq!(writer.post("a", long, None), Posted::Handed);
+        assert_eq!(post(&writer, 1), Posted::Handed);
+        assert_eq!(writer.state.lock().queue.waiting(), 2);
+        let (socket, bytes) = work(&writer);
         assert_eq!(numbers(&bytes), [0, 1]);
-        desk.wrote(&socket);
-        assert_eq!(post(&desk, 2), Posted::Handed);
+        writer.wrote(&socket);
+        assert_eq!(post(&writer, 2), Posted::Handed);
         assert_eq!(numbers(&read_up_to(&mut peer, 2)), [2]);
     }
 
     #[test]
     fn what_redis_does_not_take_at_once_is_left_to_the_thread_that_writes() {
-        let desk =
-            Arc::new(desk(Settings { max_waiting_bytes: usize::MAX, ..Settings::default() }));
-        let mut peer = rise(&desk);
+        let writer =
+            Arc::new(writer(Settings { max_waiting_bytes: usize::MAX, ..Settings::default() }));
+        let mut peer = rise(&writer);
         let mut last = 0;
-        while !matches!(desk.state.lock().write_half, WriteHalf::Blocked(_)) {
-            post(&desk, last);
+        while !matches!(writer.state.lock().write_half, WriteHalf::Blocked(_)) {
+            post(&writer, last);
             last += 1;
         }
         for _ in 0..1000 {
-            assert_eq!(post(&desk, last), Posted::Handed, "nobody waits");
+            assert_eq!(post(&writer, last), Posted::Handed, "nobody waits");
             last += 1;
         }
-        let writing = Arc::clone(&desk);
+        let writing = Arc::clone(&writer);
         let writes = thread::spawn(move || {
             while writing.load().messages > 0 {
                 let (socket, buffer) = work(&writing);
@@ -711,24 +711,28 @@ mod tests {
 
     #[test]
     fn an_error_and_an_end_while_somebody_writes_leave_the_next_connection_as_it_is_to_be() {
-        let desk = desk(Settings::default());
-        let _peer = rise(&desk);
-        if let Phase::Up(socket) = &desk.state.lock().phase {
+        let writer = writer(Settings::default());
+        let _peer = rise(&writer);
+        if let Phase::Up(socket) = &writer.state.lock().phase {
             socket.cut();
         }
-        assert_eq!(post(&desk, 0), Posted::Handed);
-        let (socket, bytes) = work(&desk);
+        assert_eq!(post(&writer, 0), Posted::Handed);
+        let (socket, bytes) = work(&writer);
         assert_eq!(numbers(&bytes), [0], "the thread that writes finds the error");
         assert!((&*socket).write_all(&bytes).is_err());
-        desk.fall();
-        let mut peer = rise(&desk);
-        let (next, bytes) = work(&desk);
+        writer.fall();
+        let mut peer = rise(&writer);
+        let (next, bytes) = work(&writer);
         assert_eq!(numbers(&bytes), [0]);
-        desk.wrote(&socket);
-        assert_eq!(post(&desk, 1), Posted::Handed);
-        assert_eq!(desk.state.lock().queue.waiting(), 1, "somebody has the write half of this one");
-        desk.wrote(&next);
-        assert_eq!(post(&desk, 2), Posted::Handed);
+        writer.wrote(&socket);
+        assert_eq!(post(&writer, 1), Posted::Handed);
+        assert_eq!(
+            writer.state.lock().queue.waiting(),
+            1,
+            "somebody has the write half of this one"
+        );
+        writer.wrote(&next);
+        assert_eq!(post(&writer, 2), Posted::Handed);
         assert_eq!(numbers(&read_up_to(&mut peer, 2)), [1, 2]);
     }
 
@@ -737,24 +741,24 @@ mod tests {
         let age = Duration::from_millis(20);
         let settings =
             Settings { max_waiting_bytes: 600, max_waiting_age: age, ..Settings::default() };
-        let desk = desk(settings);
-        let results = [0, 1, 2].map(|number| post(&desk, number));
+        let writer = writer(settings);
+        let results = [0, 1, 2].map(|number| post(&writer, number));
         assert_eq!(results, [Posted::Waiting, Posted::Waiting, Posted::Lost]);
-        let work = desk.next(&Subscriptions::default(), &mut Vec::new());
+        let work = writer.next(&Subscriptions::default(), &mut Vec::new());
         assert!(matches!(work, Work::Lost(1 | 2)), "{work:?}");
-        while desk.load().messages > 0 {
-            desk.next(&Subscriptions::default(), &mut Vec::new());
+        while writer.load().messages > 0 {
+            writer.next(&Subscriptions::default(), &mut Vec::new());
         }
-        assert_eq!(desk.load().bytes, 0);
+        assert_eq!(writer.load().bytes, 0);
         let long = vec![0; 5000];
-        assert_eq!(desk.post("a", long, None), Posted::Waiting, "one always fits");
+        assert_eq!(writer.post("a", long, None), Posted::Waiting, "one always fits");
     }
 
     #[test]
     fn a_message_that_is_too_large_does_not_wait() {
-        let desk = desk(Settings { max_message_size: 10, ..Settings::default() });
-        assert_eq!(desk.post("a", vec![0; 11], None), Posted::TooLarge);
-        assert_eq!(desk.load().messages, 0);
-        assert_eq!(desk.post("a", vec![0; 10], None), Posted::Waiting);
+        let writer = writer(Settings { max_message_size: 10, ..Settings::default() });
+        assert_eq!(writer.post("a", vec![0; 11], None), Posted::TooLarge);
+        assert_eq!(writer.load().messages, 0);
+        assert_eq!(writer.post("a", vec![0; 10], None), Posted::Waiting);
     }
 }
