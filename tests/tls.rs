@@ -709,6 +709,7 @@ fn a_connection_whose_keys_are_used_up_ends_whoever_writes_and_keeps_no_thread_b
         Ok(())
     }
     fn ticker(mut socket: Socket) -> Result<(), Error> {
+        socket.recv()?;
         while socket.send("tick").is_ok() {}
         socket.iter().for_each(drop);
         Ok(())
@@ -729,6 +730,7 @@ fn a_connection_whose_keys_are_used_up_ends_whoever_writes_and_keeps_no_thread_b
         if path != "/page" {
             let (head, _) = raw.ask(&upgrade_request(path, ""));
             assert_eq!(status(&head), 101, "{head}");
+            raw.send_text("begin");
         }
         let deadline = Instant::now() + DEADLINE;
         let mut received = Vec::new();
@@ -748,6 +750,12 @@ fn a_connection_whose_keys_are_used_up_ends_whoever_writes_and_keeps_no_thread_b
             assert!(Instant::now() < deadline, "{path}: it goes on without end");
         }
         assert!(received.len() > 100, "{path}: little has come: {received:?}");
+        if path == "/ticker" {
+            // No message that the client did not get counts as sent.
+            let came = received.windows(6).filter(|six| six.ends_with(b"tick")).count() as u64;
+            wait_until("its end is counted", || server.connections().is_empty());
+            assert_eq!(server.stats().sent.messages, came);
+        }
         wait_until(&format!("nobody is connected to {path}"), || server.connections().is_empty());
         let report = server.shutdown().unwrap();
         assert_eq!(report.running, 0, "{path}");
@@ -773,4 +781,19 @@ fn a_client_that_is_refused_learns_why_although_it_has_sent_more() {
         }
     };
     assert!(told.contains("received fatal alert"), "{told}");
+}
+
+#[test]
+fn one_who_does_not_come_to_a_request_holds_its_place_no_longer_than_it_had_for_that() {
+    let short = Duration::from_millis(200);
+    let server = start(Server::new(routes()).tls(IDENTITY.tls()).open_timeout(short));
+    for first in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[22, 9, 9, 0, 5, 1, 2, 3, 4, 5]] {
+        let began = Instant::now();
+        let mut client = TcpStream::connect(server.local_addr()).unwrap();
+        client.write_all(first).unwrap();
+        // What it is told, and then the end; it stays.
+        client.read_to_end(&mut Vec::new()).unwrap();
+        wait_until("its place is free", || server.connections().is_empty());
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
 }

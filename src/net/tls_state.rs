@@ -22,6 +22,8 @@ const SLACK: usize = 64;
 pub(super) const FIRST_READ: usize = 512;
 /// What it takes at most: two records.
 pub(super) const LONGEST_READ: usize = 2 * (RECORD + RECORD_OVERHEAD);
+/// What a record of data begins with (RFC 5246 §6.2.1), and with TLS 1.3 every one that is sealed (RFC 8446 §5.2).
+const APPLICATION_DATA: u8 = 23;
 /// Why a connection ends after 16,777,216 records with AES-GCM.
 const KEYS_ARE_USED_UP: &str = "the keys that TLS 1.2 gave this connection have sealed as many \
     records as is safe; the client has to connect again";
@@ -231,15 +233,16 @@ impl State {
 
     /// Seals one record behind what is there, and tells how much is in it.
     fn seal_record(&mut self, [first, second]: [&[u8]; 2]) -> io::Result<usize> {
+        self.collect_output();
+        let before = self.output.len();
         let count = match second {
             [] => self.keys.writer().write(first)?,
             _ => self.keys.writer().write_vectored(&[IoSlice::new(first), IoSlice::new(second)])?,
         };
-        let before = self.output.len();
         self.collect_output();
-        if self.output.len() - before < count {
+        if self.output.buffer().get(before) != Some(&APPLICATION_DATA) {
             // rustls says goodbye in place of a record more than the keys of TLS 1.2 are good for, and then nothing. With
-            // TLS 1.3 it has new keys in time.
+            // TLS 1.3, where all records look like data, it has new keys in time.
             self.stage = Stage::UsedUp;
             return Err(io::Error::new(BrokenPipe, KEYS_ARE_USED_UP));
         }

@@ -176,13 +176,13 @@ impl<'a> Exchange<'a> {
                     self.refuse_tls("400", &"it does not speak TLS, and this port does");
                     let response = Response::bad_request().text(SPEAK_TLS).no_sniffing();
                     if matches!(self.send(&response, false, Some("close")), Next::End) {
-                        self.connection.linger(MAX_LINGER);
+                        self.linger_briefly();
                     }
                 }
                 (Err(error), Stage::Failed(_)) => {
                     self.refuse_tls("TLS", error);
                     // The alert tells the client why, which may have sent more than was read.
-                    self.connection.linger(MAX_LINGER);
+                    self.linger_briefly();
                 }
                 (Err(error), Stage::Handshake) if error.kind() == io::ErrorKind::TimedOut => {
                     self.refuse_tls("TLS", &"the handshake took too long");
@@ -197,6 +197,13 @@ impl<'a> Exchange<'a> {
             return false;
         }
         true
+    }
+
+    /// For one that has come to no request, no longer than it had for that.
+    #[cfg(feature = "tls")]
+    fn linger_briefly(&self) {
+        let open_timeout = self.connection.context.settings.open_timeout;
+        self.connection.linger(open_timeout.min(MAX_LINGER));
     }
 
     /// `what` is the answer, or that it was TLS.
