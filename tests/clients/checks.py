@@ -3,6 +3,7 @@
 import sys
 import traceback
 from os.path import commonprefix
+from urllib.parse import urlsplit
 
 SIZES = (0, 125, 126, 65_535, 65_536, 1 << 20)
 TEXT = "Grüße, 世界 🦀"
@@ -38,6 +39,7 @@ def expect(what, got, wanted):
 
 def run_all(client, run=lambda function, url: function(url)):
     """Runs every check with the URL that is the program's argument, and ends the program."""
+    client = f"{client}, {urlsplit(sys.argv[1]).scheme}"
     failed = 0
     for name, function in CHECKS:
         try:

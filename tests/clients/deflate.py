@@ -3,6 +3,7 @@ understood there, and what comes back inflates to the same."""
 
 import random
 import socket
+import ssl
 import struct
 import zlib
 from urllib.parse import urlsplit
@@ -22,6 +23,8 @@ class Client:
     def __init__(self, url, path, offer):
         address = urlsplit(url)
         self.socket = socket.create_connection((address.hostname, address.port), DEADLINE)
+        if address.scheme == "wss":
+            self.socket = ssl.create_default_context().wrap_socket(self.socket, server_hostname=address.hostname)
         self.file = self.socket.makefile("rb")
         self.socket.sendall(
             f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -1,5 +1,6 @@
 """Prometheus' own parser reads the metrics of the echo server, whose WebSocket URL is the argument."""
 
+import time
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -8,12 +9,16 @@ from checks import DEADLINE, check, expect, run_all
 
 
 def ask(url):
-    return urlopen(url.replace("ws://", "http://") + "metrics", timeout=DEADLINE)
+    return urlopen(url.replace("ws", "http", 1) + "metrics", timeout=DEADLINE)
 
 
 def families(url):
     with ask(url) as answer:
         return {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
+
+
+def of_all(read, name):
+    return sum(sample.value for sample in read[name].samples)
 
 
 @check("content type")
@@ -63,11 +68,16 @@ def counted(url):
     for name in ("rwf_websockets", "rwf_messages_received", "rwf_messages_sent", "rwf_received_bytes"):
         expect(f"{name} is more than nothing", of_echo[name] > 0, True)
 
-    def of_all(name):
-        return sum(sample.value for sample in read[name].samples)
+    ended = of_all(read, "rwf_websockets") - of_all(read, "rwf_open_websockets")
+    expect("those that ended", of_all(read, "rwf_websockets_closed"), ended)
 
-    ended = of_all("rwf_websockets") - of_all("rwf_open_websockets")
-    expect("those that ended", of_all("rwf_websockets_closed"), ended)
+
+@check("nothing is left of the clients before")
+def nothing_left(url):
+    began = time.monotonic()
+    while left := of_all(families(url), "rwf_open_websockets"):
+        expect(f"{left} WebSockets that stay open", time.monotonic() - began > DEADLINE, False)
+        time.sleep(0.05)
 
 
 run_all("prometheus-client")

@@ -32,13 +32,15 @@ make_venv() {
         || fail "cannot install $*"
 }
 
-# start_server EXAMPLE
+# start_server EXAMPLE [ARGUMENT...]
 #
-# Builds and starts the server, and sets `address`. The server ends with the script, because its input does.
+# Builds and starts the server, on a free port, and sets `address`. What else it says can be read from `SERVER`. It ends
+# with the script, because its input does.
 start_server() {
     local example=$1
+    shift
     (cd "$root" && timeout 900 cargo build --release --example "$example") || fail "cannot build $example"
-    coproc SERVER { exec "$target/release/examples/$example" 0; }
+    coproc SERVER { exec "$target/release/examples/$example" 0 "$@"; }
     read -r -t 10 address <&"${SERVER[0]}" || fail "$example does not start"
 }
 

@@ -1,14 +1,19 @@
 //! The echo server that the conformance cases and the clients of `tests/clients` talk to, on `127.0.0.1`: the first
 //! argument is the port, 0 for any free one. It prints its address, and runs until its input ends.
+//!
+//! With a folder as the second argument it serves the same over TLS, on a free port: its address is the second line, and
+//! clients find its certificate, which is for `localhost`, in `cert.pem` there.
 
 use std::env;
 use std::error::Error as StdError;
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use rwf::controller::{Deflate, Websocket};
-use rwf::http::Server;
+use rwf::http::{Server, Tls};
 use rwf::prelude::*;
 use rwf::stats::Metrics;
 
@@ -53,8 +58,8 @@ impl WebsocketController for EchoWithContext {
     }
 }
 
-fn main() -> Result<(), Box<dyn StdError>> {
-    let port: u16 = env::args().nth(1).ok_or("usage: conformance-echo PORT")?.parse()?;
+/// The server, before it is told where to listen.
+fn server() -> Server {
     let settings = Websocket::new()
         // The longest messages of the cases have 16 MiB; four of them may wait.
         .max_message_size(64 << 20)
@@ -68,9 +73,31 @@ fn main() -> Result<(), Box<dyn StdError>> {
         // For clients that read metrics: a label whose value has to be escaped.
         route!("/\\\"quoted\"" => Echo),
     ];
-    let server = Server::new(routes).websocket(settings).bind(("127.0.0.1", port)).spawn()?;
-    writeln!(io::stdout(), "{}", server.local_addr())?;
+    Server::new(routes).websocket(settings)
+}
+
+/// A certificate of its own, which leaves its files in the folder.
+fn tls(folder: &Path) -> Result<Tls, Box<dyn StdError>> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    fs::write(&certificate, made.cert.pem())?;
+    fs::write(&key, made.signing_key.serialize_pem())?;
+    Ok(Tls::files(certificate, key)?)
+}
+
+fn main() -> Result<(), Box<dyn StdError>> {
+    let mut arguments = env::args().skip(1);
+    let port: u16 = arguments.next().ok_or("usage: conformance-echo PORT [FOLDER]")?.parse()?;
+    let mut servers = vec![server().bind(("127.0.0.1", port)).spawn()?];
+    if let Some(folder) = arguments.next() {
+        servers.push(server().bind(("127.0.0.1", 0)).tls(tls(folder.as_ref())?).spawn()?);
+    }
+    for server in &servers {
+        writeln!(io::stdout(), "{}", server.local_addr())?;
+    }
     io::copy(&mut io::stdin(), &mut io::sink())?;
-    server.shutdown()?;
+    for server in servers {
+        server.shutdown()?;
+    }
     Ok(())
 }
