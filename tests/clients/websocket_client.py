@@ -2,16 +2,18 @@
 
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from websocket import ABNF, create_connection
 
-from checks import DEADLINE, SIZES, TEXT, check, expect, payload, run_all
+from checks import DEADLINE, LARGE, SIZES, TEXT, check, expect, payload, run_all
 
 
 @contextmanager
 def open_at(url, **options):
-    ws = create_connection(url, timeout=DEADLINE, **options)
+    # Over TLS the end of the stream without a goodbye is an error.
+    ws = create_connection(url, timeout=DEADLINE, sslopt={"suppress_ragged_eofs": False}, **options)
     try:
         yield ws
     finally:
@@ -36,6 +38,13 @@ def await_pong(ws, sent):
 
 def await_end(ws):
     expect("end of the stream", ws.sock.recv(1), b"")
+
+
+def expect_close(ws):
+    # Answers it, too.
+    opcode, close = ws.recv_data()
+    expect("close", (opcode, close), (ABNF.OPCODE_CLOSE, struct.pack("!H", 4001) + b"asked"))
+    await_end(ws)
 
 
 @check("text")
@@ -127,10 +136,61 @@ def close_by_server(url):
         ws.send("close me")
         for number in range(10):
             expect("echo", ws.recv(), str(number))
-        # Answers the close, too.
-        opcode, close = ws.recv_data()
-        expect("close", (opcode, close), (ABNF.OPCODE_CLOSE, struct.pack("!H", 4001) + b"asked"))
-        await_end(ws)
+        expect_close(ws)
+
+
+@check("close by the server, 50 times")
+def many_closes(url):
+    for _ in range(50):
+        with open_at(url) as ws:
+            ws.send("close me")
+            expect_close(ws)
+
+
+@check("close by the server, with more on the way to it")
+def close_with_more(url):
+    for _ in range(10):
+        with open_at(url) as ws:
+            ws.send("close me")
+            for _ in range(30):
+                ws.send_binary(payload(100_000))
+            expect_close(ws)
+
+
+@check("close by the client, with more on the way to it")
+def close_before_more(url):
+    for _ in range(10):
+        with open_at(url) as ws:
+            for _ in range(10):
+                ws.send_binary(payload(100_000))
+            ws.send_close(4000, TEXT.encode())
+            for _ in range(10):
+                expect_message(ws, payload(100_000), ABNF.OPCODE_BINARY)
+            close = ws.recv_frame()
+            expect("close", (close.opcode, close.data), (ABNF.OPCODE_CLOSE, struct.pack("!H", 4000) + TEXT.encode()))
+            await_end(ws)
+
+
+@check("3 messages of 16 MiB")
+def large(url):
+    with open_at(url) as ws:
+        # One after the other: over TLS, no second thread may send while one receives.
+        for _ in range(3):
+            echo(ws, LARGE, ABNF.OPCODE_BINARY)
+
+
+@check("100 at once")
+def many(url):
+    def one(number):
+        with open_at(url) as ws:
+            for size in (number, 70_000):
+                echo(ws, payload(size), ABNF.OPCODE_BINARY)
+            if number % 2:
+                ws.send("close me")
+                expect_close(ws)
+
+    with ThreadPoolExecutor(100) as pool:
+        list(pool.map(one, range(100)))
 
 
 run_all("websocket-client")

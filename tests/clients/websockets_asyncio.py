@@ -5,12 +5,23 @@ import time
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Close
 
-from checks import DEADLINE, SIZES, TEXT, check, expect, payload, run_all
+from checks import DEADLINE, LARGE, SIZES, TEXT, check, expect, payload, run_all, run_asyncio
 
 
 def open_at(url, **options):
     return connect(url, proxy=None, **options)
+
+
+async def expect_close(ws):
+    try:
+        unexpected = await ws.recv()
+    except ConnectionClosed as closed:
+        expect("close", closed.rcvd, Close(4001, "asked"))
+        expect("server closed first", closed.rcvd_then_sent, True)
+    else:
+        expect("message", unexpected, "a close")
 
 
 @check("text")
@@ -108,17 +119,66 @@ async def close_by_server(url):
         await ws.send("close me")
         for number in range(10):
             expect("echo", await ws.recv(), str(number))
-        try:
-            unexpected = await ws.recv()
-        except ConnectionClosed as closed:
-            close = closed.rcvd
-            expect("close", (close.code, close.reason), (4001, "asked"))
-            expect("server closed first", closed.rcvd_then_sent, True)
-        else:
-            expect("message", unexpected, "a close")
+        await expect_close(ws)
 
 
-run_all(
-    "websockets (asyncio)",
-    lambda function, url: asyncio.run(asyncio.wait_for(function(url), DEADLINE)),
-)
+@check("close by the server, 50 times")
+async def many_closes(url):
+    for _ in range(50):
+        async with open_at(url) as ws:
+            await ws.send("close me")
+            await expect_close(ws)
+
+
+@check("close by the server, with more on the way to it")
+async def close_with_more(url):
+    for _ in range(10):
+        async with open_at(url, compression=None) as ws:
+            await ws.send("close me")
+            try:
+                for _ in range(30):
+                    await ws.send(payload(100_000))
+            except ConnectionClosed:
+                pass
+            await expect_close(ws)
+
+
+@check("close by the client, with more on the way to it")
+async def close_before_more(url):
+    for _ in range(10):
+        async with open_at(url, compression=None) as ws:
+            for _ in range(10):
+                await ws.send(payload(100_000))
+            await ws.close(4000, TEXT)
+            expect("close", (ws.close_code, ws.close_reason), (4000, TEXT))
+
+
+@check("3 messages of 16 MiB, both ways at once")
+async def large(url):
+    async with open_at(url, compression=None, max_size=None) as ws:
+
+        async def send():
+            for _ in range(3):
+                await ws.send(LARGE)
+
+        sending = asyncio.create_task(send())
+        for _ in range(3):
+            expect("echo", await ws.recv(), LARGE)
+        await sending
+
+
+@check("100 at once")
+async def many(url):
+    async def one(number):
+        async with open_at(url) as ws:
+            for size in (number, 70_000):
+                await ws.send(payload(size))
+                expect("echo", await ws.recv(), payload(size))
+            if number % 2:
+                await ws.send("close me")
+                await expect_close(ws)
+
+    await asyncio.gather(*map(one, range(100)))
+
+
+run_all("websockets (asyncio)", run_asyncio)

@@ -2,6 +2,7 @@
 "use strict";
 
 const assert = require("node:assert/strict");
+const { randomBytes } = require("node:crypto");
 const { once } = require("node:events");
 const { readFileSync } = require("node:fs");
 const { join } = require("node:path");
@@ -11,11 +12,14 @@ const url = process.argv[2];
 const TEXT = "Grüße, 世界 🦀";
 // The server is at no IPv6 address, which some versions of Node.js would try alone.
 const HERE = { family: 4 };
+const PLAIN = { perMessageDeflate: false };
+// What "close me" gives.
+const ASKED = { code: 4001, reason: "asked" };
 // Nothing that works takes so long, in milliseconds.
 const DEADLINE = 10_000;
 
 // 251 is prime: a block that is lost, doubled or in the wrong place changes the bytes behind it.
-const payload = (size) => Buffer.from(Array.from({ length: size }, (_, index) => index % 251));
+const payload = (size) => Buffer.alloc(size, Uint8Array.from({ length: 251 }, (_, index) => index));
 
 // An open client that keeps what arrives until it is asked for.
 async function open(protocols, options, path = "") {
@@ -152,7 +156,67 @@ const checks = {
     for (let number = 0; number < 10; number += 1) {
       assert.equal(await ws.next(), String(number));
     }
-    assert.deepEqual(await ws.next(), { code: 4001, reason: "asked" });
+    assert.deepEqual(await ws.next(), ASKED);
+  },
+
+  async "close by the server, 50 times"() {
+    for (let round = 0; round < 50; round += 1) {
+      const ws = await open();
+      ws.send("close me");
+      assert.deepEqual(await ws.next(), ASKED);
+    }
+  },
+
+  async "close by the server, with more on the way to it"() {
+    for (let round = 0; round < 10; round += 1) {
+      const ws = await open([], PLAIN);
+      ws.send("close me");
+      const more = payload(100_000);
+      for (let number = 0; number < 30; number += 1) {
+        ws.send(more);
+      }
+      assert.deepEqual(await ws.next(), ASKED);
+    }
+  },
+
+  async "close by the client, with more on the way to it"() {
+    for (let round = 0; round < 10; round += 1) {
+      const ws = await open([], PLAIN);
+      const more = payload(100_000);
+      for (let number = 0; number < 10; number += 1) {
+        ws.send(more);
+      }
+      ws.close(4000, TEXT);
+      for (let number = 0; number < 10; number += 1) {
+        assert.deepEqual(await ws.next(), more);
+      }
+      assert.deepEqual(await ws.next(), { code: 4000, reason: TEXT });
+    }
+  },
+
+  async "3 messages of 16 MiB, both ways at once"() {
+    const ws = await open([], PLAIN);
+    const large = randomBytes(16 << 20);
+    for (let number = 0; number < 3; number += 1) {
+      ws.send(large);
+    }
+    for (let number = 0; number < 3; number += 1) {
+      assert.ok(large.equals(await ws.next()), "another message comes back");
+    }
+    ws.close();
+  },
+
+  async "100 at once"() {
+    const one = async (number) => {
+      const ws = await open();
+      for (const size of [number, 70_000]) {
+        ws.send(payload(size));
+        assert.deepEqual(await ws.next(), payload(size));
+      }
+      number % 2 ? ws.send("close me") : ws.close(4000);
+      assert.deepEqual(await ws.next(), number % 2 ? ASKED : { code: 4000, reason: "" });
+    };
+    await Promise.all(Array.from({ length: 100 }, (_, number) => one(number)));
   },
 
   async "a question, which the documented lines answer"() {
