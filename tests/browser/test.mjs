@@ -1,4 +1,5 @@
-// Drives the examples `echo` and `push` with a real browser. Started by `run`: node test.mjs FOLDER-OF-THE-EXAMPLES
+// Drives the examples `echo` and `push`, and the echo server of `tests/conformance` over TLS, with a real browser.
+// Started by `run`: node test.mjs FOLDER-OF-THE-EXAMPLES
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -12,6 +13,10 @@ const EXAMPLES = process.argv[2];
 const PORT = 8000;
 const SITE = `http://localhost:${PORT}/`;
 const ENDPOINT = `ws://localhost:${PORT}/websocket`;
+
+// Where its certificate is left, which the browser takes unseen.
+const TLS_SERVER = "conformance-echo";
+const TLS_FOLDER = process.cwd();
 
 const START_SECONDS = 15;
 const STOP_SECONDS = 5;
@@ -60,12 +65,14 @@ function accepts() {
 
 async function start(name) {
   assert(!(await accepts()), `port ${PORT} is taken by another program`);
-  const child = spawn(path.join(EXAMPLES, name), {
+  const child = spawn(path.join(EXAMPLES, name), name === TLS_SERVER ? [PORT, TLS_FOLDER] : [], {
     env: { ...process.env, RUST_LOG: "info" },
-    stdio: ["ignore", "inherit", "pipe"],
+    // The server for TLS runs until its input ends.
+    stdio: ["pipe", "pipe", "pipe"],
   });
-  const server = { name, process: child, log: "", exit: null };
+  const server = { name, process: child, output: "", log: "", exit: null };
   running.add(server);
+  child.stdout.setEncoding("utf8").on("data", (text) => (server.output += text));
   child.stderr.setEncoding("utf8").on("data", (text) => (server.log += text));
   server.ended = new Promise((resolve) => {
     const end = (how) => {
@@ -119,7 +126,7 @@ function helpers() {
 }
 
 async function newContext(browser) {
-  const context = await browser.newContext();
+  const context = await browser.newContext({ ignoreHTTPSErrors: true });
   await context.addInitScript(helpers);
   context.console = [];
   context.on("console", (message) => context.console.push(message.text()));
@@ -325,6 +332,26 @@ async function showsShutdown({ context, server }) {
   assert.equal(exit, 0);
 }
 
+async function comesBackOverTls({ context, server }) {
+  const listens = /^.*:\d+\n.*:(\d+)\n/;
+  await until(WAIT_SECONDS, "the address for TLS", () => listens.test(server.output));
+  const [, port] = listens.exec(server.output);
+  const page = await newPage(context, `https://localhost:${port}/nothing`);
+  const seen = await page.evaluate(async () => {
+    const seen = [];
+    for (let round = 0; round < 10; round += 1) {
+      const socket = await openSocket(`wss://${location.host}/`);
+      const text = `${round}: ${"0123456789abcdef".repeat(1 << 16)}`;
+      socket.send(text);
+      const isSame = await nextMessage(socket) === text;
+      socket.send("close me");
+      seen.push({ isSame, ...await endOf(socket) });
+    }
+    return seen;
+  });
+  assert.deepEqual(seen, Array(10).fill({ isSame: true, code: 4001, reason: "asked", wasClean: true }));
+}
+
 const PLAN = {
   echo: [
     ["text comes back", echoesText],
@@ -340,6 +367,9 @@ const PLAN = {
     ["a click and the clock push to the page", pushes],
     ["both tabs of a session get it, a stranger does not", pushesToOneSession],
     ["SIGINT shows in the page, exit code 0", showsShutdown],
+  ],
+  [TLS_SERVER]: [
+    ["over TLS a page gets its message and 4001, and comes back", comesBackOverTls],
   ],
 };
 
