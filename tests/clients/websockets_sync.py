@@ -11,8 +11,8 @@ from websockets.sync.client import connect
 from checks import DEADLINE, LARGE, SIZES, TEXT, check, expect, payload, run_all
 
 
-# It reads and writes in two threads, which OpenSSL in Python does not stand when session tickets come, and in TLS 1.3 they
-# come behind the handshake: once in some hundred times it waits for ever, for whichever server
+# It reads and writes in two threads, which OpenSSL in Python does not stand when session tickets come, and they come
+# behind the handshake in TLS 1.3: once in some hundred times it waits for ever, for whichever server
 # (https://github.com/python/cpython/issues/151508).
 TLS = ssl.create_default_context()
 TLS.maximum_version = ssl.TLSVersion.TLSv1_2
