@@ -3,7 +3,8 @@
 //! One thread reads, and whoever holds the write half writes, as without TLS. Both need the keys, which a lock guards; no
 //! socket is called while it is held. The reader brings what has arrived, and has it opened under the lock. A writer
 //! seals a piece under the lock and sends it without. What the socket does not take stays here, and goes first the next
-//! time. What TLS has to say by itself, its handshake and its alerts, goes out with the next write, or the reader sends it.
+//! time. What TLS has to say by itself, its handshake and its alerts, goes out with the next write, or the reader sends it
+//! before it waits.
 
 use std::cell::Cell;
 use std::fmt;
