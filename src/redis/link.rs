@@ -1,5 +1,6 @@
 //! A connection to Redis that is kept: one thread reads and connects again, another writes.
 
+use std::io::ErrorKind::{TimedOut, WouldBlock};
 use std::io::{self, Write};
 use std::mem;
 use std::sync::{Arc, Weak};
@@ -32,6 +33,8 @@ use crate::redis::writer::{Posted, Work, Writer};
 
 /// The most memory that is kept for the next write, in bytes.
 const MAX_KEPT: usize = 256 << 10;
+/// The shortest time that a write waits for Redis to take something.
+const MIN_WRITE_WAIT: Duration = Duration::from_millis(1);
 
 pub(crate) struct Link {
     dialer: Dialer,
@@ -175,7 +178,7 @@ impl Link {
         loop {
             buffer.clear();
             match self.writer.next(&self.subscriptions, &mut buffer) {
-                Work::Write(socket) => match (&*socket).write_all(&buffer) {
+                Work::Write(socket) => match self.write(&socket, &buffer) {
                     Ok(()) => self.writer.wrote(&socket),
                     Err(error) => self.give_up(&socket, Fault::of_stream(&error)),
                 },
@@ -189,6 +192,23 @@ impl Link {
                 buffer = Vec::new();
             }
         }
+    }
+
+    /// Writes it whole, as long as Redis goes on taking something of it.
+    fn write(&self, mut socket: &Socket, mut rest: &[u8]) -> io::Result<()> {
+        let mut taken = Instant::now();
+        while !rest.is_empty() {
+            match socket.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => (rest, taken) = (&rest[count..], Instant::now()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(error.kind(), WouldBlock | TimedOut)
+                        && taken.elapsed() < self.settings.probe_timeout => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Ends a connection for the thread that reads, which does the rest, and waits for that.
@@ -263,7 +283,7 @@ impl Link {
         let opened = begun.and_then(|()| self.open(&socket, &mut buffer)).and_then(|()| {
             socket.set_read_timeout(None).map_err(|error| Fault::of_stream(&error))?;
             socket
-                .set_write_timeout(self.settings.probe_timeout)
+                .set_write_timeout((self.settings.probe_timeout / 4).max(MIN_WRITE_WAIT))
                 .map_err(|error| Fault::of_stream(&error))?;
             *self.given_up.lock() = None;
             if self.writer.rise(socket) { Ok(()) } else { Err(Fault::ended()) }

@@ -374,14 +374,21 @@ impl Writer {
 
     /// A probe has come back; how long that took.
     pub(crate) fn probe_came(&self, number: u64) -> Option<Duration> {
-        self.state.lock().probes.came(number)
+        let took = self.state.lock().probes.came(number);
+        // Whoever writes waits for the end of this one's time, which may be behind the time for the next.
+        self.to_write.notify_one();
+        took
     }
 
     /// Redis has said what it is, which answers a probe where none is published.
     pub(crate) fn greeted(&self) -> Option<Duration> {
         match self.dialect {
             Dialect::Plain => None,
-            Dialect::Sharded => self.state.lock().probes.answered(),
+            Dialect::Sharded => {
+                let took = self.state.lock().probes.answered();
+                self.to_write.notify_one();
+                took
+            }
         }
     }
 
@@ -562,6 +569,7 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc::channel;
     use std::thread;
 
     /// A connection, and its other end, which gives up after a while.
@@ -617,6 +625,25 @@ mod tests {
 
     fn post(writer: &Writer, number: usize) -> Posted {
         writer.post("a", format!("number {number};").into_bytes(), None)
+    }
+
+    #[test]
+    fn the_next_probe_goes_after_the_interval_and_not_when_the_last_would_have_been_late() {
+        let (probe_interval, probe_timeout) =
+            (Duration::from_millis(50), Duration::from_secs(3600));
+        let settings = Settings { probe_interval, probe_timeout, ..Settings::default() };
+        let writer = Arc::new(writer(settings));
+        let _peer = rise(&writer);
+        writer.state.lock().probes = Probes::default();
+        let (socket, _) = work(&writer);
+        writer.wrote(&socket);
+        let (sender, next) = channel();
+        let waiting = Arc::clone(&writer);
+        thread::spawn(move || sender.send(work(&waiting).1));
+        assert!(next.recv_timeout(2 * probe_interval).is_err(), "one at a time is under way");
+        assert!(writer.probe_came(1).is_some());
+        let probe = next.recv_timeout(Duration::from_secs(10)).expect("it waits for the last one");
+        assert!(!probe.is_empty());
     }
 
     #[test]
