@@ -512,6 +512,29 @@ fn connections_that_redis_or_the_network_ends_come_back(over: Over) {
 }
 
 #[test]
+fn a_redis_that_hangs_in_the_middle_of_long_messages_is_found_in_time() {
+    if !is_installed() {
+        return;
+    }
+    let redis = Redis::start();
+    let timeout = Duration::from_secs(3);
+    let settings = ["probe_interval=200", "probe_timeout=3000", "max_reconnect_delay=200"];
+    let [mut a, b] = [0, 1].map(|_| Node::start(&redis.url(), &settings));
+    let _bob = b.connect("bob");
+    a.wait_until_connected(true);
+    redis.pause();
+    let began = Instant::now();
+    let long = "x".repeat(300_000);
+    for _ in 0..60 {
+        a.ask(&format!("send session:bob {long}"));
+    }
+    a.wait_until_connected(false);
+    let took = began.elapsed();
+    redis.go_on();
+    assert!(took < timeout + Duration::from_secs(2), "found after {took:?}");
+}
+
+#[test]
 fn a_node_that_redis_throws_out_for_being_slow_says_what_it_missed() {
     if !is_installed() {
         return;

@@ -152,7 +152,8 @@ impl Server {
     /// The file that a server leaves behind that was killed is replaced. Where somebody listens, or something else is
     /// than a socket, the start fails. Who may connect is the matter of [`unix_mode`](Self::unix_mode). The file goes when the
     /// server ends, unless somebody else's is there by then. Servers lock the folder while they start, and wait for it up to
-    /// 2 s.
+    /// 2 s. Let nobody write in the folder who is not trusted, as systemd's `RuntimeDirectory` does: whoever may could put
+    /// something else in the file's place.
     ///
     /// All that is promised of connections holds here too. [`Request::peer`](crate::http::Request::peer) tells which
     /// process is at the other end, limits per peer are per user there, and any `Host` is let in, as what comes over a
