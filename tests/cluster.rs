@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use common::{DEADLINE, Raw};
 use over::{Over, Reached};
-use process::Node;
+use process::{Node, join};
 use redis::{Proxy, Redis, is_installed};
 use rwf::http::Server;
 use rwf::prelude::*;
@@ -64,14 +64,6 @@ over_both! {
     a_redis_that_says_nothing_is_found_and_local_traffic_goes_on
     connections_that_redis_or_the_network_ends_come_back
     what_is_said_last_before_a_shutdown_goes_out
-}
-
-/// A client that has joined a topic.
-fn join(node: &Node, user: &str, topic: &str) -> Raw {
-    let (mut client, _) = node.connect(user);
-    client.send_text(&format!("join {topic}"));
-    assert_eq!(client.text_frame(), format!("joined {topic}"));
-    client
 }
 
 fn every_kind_of_receiver_is_reached_on_every_node_once_and_nobody_else(over: Over) {

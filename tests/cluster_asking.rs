@@ -13,12 +13,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::Raw;
-use process::Node;
+use process::{Node, QUICK};
 use redis::{Redis, is_installed};
 
-/// Redis is found to be away, and back, in a time that a test has.
-const QUICK: [&str; 4] =
-    ["probe_interval=200", "probe_timeout=1500", "connect_timeout=1000", "max_reconnect_delay=200"];
 /// Longer than anything takes that comes at once.
 const LONG: Duration = Duration::from_secs(15);
 

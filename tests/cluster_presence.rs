@@ -14,26 +14,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Random, Raw};
-use process::Node;
+use process::{Node, QUICK, join};
 use redis::{Proxy, Redis, is_installed};
 
-/// Redis is found to be away, and back, in a time that a test has.
-const QUICK: [&str; 4] =
-    ["probe_interval=200", "probe_timeout=1500", "connect_timeout=1000", "max_reconnect_delay=200"];
 /// A node that says nothing is gone in a time that a test has, and none is that has little of the processor.
 const SHORT: [&str; 1] = ["presence_lease=4000"];
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn nodes<const N: usize>(url: &str) -> [Node; N] {
     std::array::from_fn(|_| Node::start(url, &QUICK))
-}
-
-/// A client that has joined a topic.
-fn join(node: &Node, user: &str, topic: &str) -> Raw {
-    let (mut client, _) = node.connect(user);
-    client.send_text(&format!("join {topic}"));
-    assert_eq!(client.text_frame(), format!("joined {topic}"));
-    client
 }
 
 /// What a watch of a node has told, and whom it has told to be there.

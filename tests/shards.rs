@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::tls::Identity;
 use common::{Random, Raw};
-use process::Node;
+use process::{Node, join};
 use redis::is_installed;
 use shards::Shards;
 
@@ -32,14 +32,6 @@ const QUICK: [&str; 5] = [
 
 fn nodes<const N: usize>(url: &str) -> [Node; N] {
     std::array::from_fn(|_| Node::start(url, &QUICK))
-}
-
-/// A client that has joined a topic.
-fn join(node: &Node, user: &str, topic: &str) -> Raw {
-    let (mut client, _) = node.connect(user);
-    client.send_text(&format!("join {topic}"));
-    assert_eq!(client.text_frame(), format!("joined {topic}"));
-    client
 }
 
 fn counts<const N: usize>(node: &mut Node, names: [&str; N]) -> [u64; N] {

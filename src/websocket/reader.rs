@@ -552,8 +552,9 @@ impl Reader {
         while self.end.is_none() {
             self.advance_with_care(None);
         }
-        let is_interrupted = self.stream.read_is_interrupted();
-        let done = if is_interrupted || self.outbox.leaves_end_to_reader() {
+        let done = if self.outbox.leaves_end_to_reader() {
+            // Behind an interruption no read waits, and there is nothing to read for.
+            let is_interrupted = self.stream.read_is_interrupted();
             if !is_interrupted && matches!(self.end, Some(End::Violation)) {
                 self.read_until_quiet();
             }

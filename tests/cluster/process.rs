@@ -20,6 +20,18 @@ use crate::redis;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Settings by which Redis is found to be away, and back, in a time that a test has.
+pub const QUICK: [&str; 4] =
+    ["probe_interval=200", "probe_timeout=1500", "connect_timeout=1000", "max_reconnect_delay=200"];
+
+/// A client that has joined a topic.
+pub fn join(node: &Node, user: &str, topic: &str) -> Raw {
+    let (mut client, _) = node.connect(user);
+    client.send_text(&format!("join {topic}"));
+    assert_eq!(client.text_frame(), format!("joined {topic}"));
+    client
+}
+
 /// A node in a process of its own; dropping it ends it.
 #[derive(Debug)]
 pub struct Node {
